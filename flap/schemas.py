@@ -1,0 +1,180 @@
+"""The shape of every table that a stage writes. Nothing else in the project declares columns.
+
+A `TableSpec` becomes a Parquet file whose metadata says which table it is, which version,
+what each column means, and where the rows came from.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from flap.errors import UserError
+
+_TABLE_KEY, _VERSION_KEY, _PROVENANCE_KEY = b"flap.table", b"flap.version", b"flap.provenance"
+
+
+def _column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
+
+
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.field("item", pa.string(), nullable=False))
+_FLOATS = pa.list_(pa.field("item", pa.float32(), nullable=False))
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """Name, version and columns of one kind of table."""
+
+    name: str
+    version: int
+    columns: tuple[pa.Field, ...]
+
+    def schema(self, provenance: Mapping[str, Any]) -> pa.Schema:
+        """Arrow schema with the table's identity and `provenance` (JSON) in its metadata."""
+        metadata = {
+            _TABLE_KEY: self.name,
+            _VERSION_KEY: str(self.version),
+            _PROVENANCE_KEY: json.dumps(provenance, sort_keys=True),
+        }
+        return pa.schema(list(self.columns), metadata=metadata)
+
+    def check(self, schema: pa.Schema, where: str) -> None:
+        """Raise `UserError` naming `where` and the column unless `schema` is this table's."""
+        metadata = schema.metadata or {}
+        name = metadata.get(_TABLE_KEY, b"").decode() or "an unnamed table"
+        if name != self.name:
+            raise UserError(f"{where}: is {name}, expected {self.name}")
+        version = metadata.get(_VERSION_KEY, b"").decode()
+        if version != str(self.version):
+            raise UserError(
+                f"{where}: {name} has version {version}, this code reads {self.version}; "
+                "rerun the stage that wrote it"
+            )
+        for column in self.columns:
+            position = schema.get_field_index(column.name)
+            if position < 0:
+                raise UserError(f"{where}: column '{column.name}' of {name} is missing")
+            found = schema.field(position).type
+            if not found.equals(column.type):
+                raise UserError(f"{where}: column '{column.name}' is {found}, not {column.type}")
+
+
+def provenance(schema: pa.Schema) -> dict[str, Any]:
+    """What the writing stage recorded about its rows."""
+    found: dict[str, Any] = json.loads((schema.metadata or {}).get(_PROVENANCE_KEY, b"{}"))
+    return found
+
+
+CLIPS = TableSpec(
+    "CLIPS",
+    1,
+    (
+        _column("clip_id", _TEXT, "unique over all datasets: <dataset>/<name>"),
+        _column("dataset", _TEXT, "key in params.yaml, section datasets"),
+        _column("split", _TEXT, "train, val or test"),
+        _column("uri", _TEXT, "path of the recording, from the project's root"),
+        _column("captions", _TEXTS, "captions as the corpus gives them, at least one"),
+        _column("labels", _TEXTS, "labels as the corpus gives them, may be empty"),
+        _column("duration_s", pa.float64(), "seconds, if the corpus says", nullable=True),
+        _column("licence", _TEXT, "licence of the recording, '' if unknown"),
+        _column("source", _TEXT, "where the corpus has the recording from, '' if unknown"),
+    ),
+)
+
+MELS = TableSpec(
+    "MELS",
+    1,
+    (
+        _column("clip_id", _TEXT, "as in CLIPS"),
+        _column("n_frames", pa.int32(), "rows of the log-mel"),
+        _column("mel", pa.binary(), "fp16 log-mel, n_frames x n_mels, row-major; see mel_array"),
+        _column("duration_s", pa.float64(), "seconds decoded, before the cap"),
+        _column("source_rate_hz", pa.int32(), "sample rate of the recording, Hz"),
+        _column("channels", pa.int32(), "channels of the recording"),
+        _column("peak", pa.float32(), "largest absolute sample after downmix, 1 = full scale"),
+        _column("sha256", _TEXT, "of the recording's bytes"),
+    ),
+)
+
+REJECTS = TableSpec(
+    "REJECTS",
+    1,
+    (
+        _column("clip_id", _TEXT, "as in CLIPS, or the row's name where none was made"),
+        _column("stage", _TEXT, "stage that refused the row"),
+        _column("reason", _TEXT, "one of REJECT_REASONS"),
+        _column("detail", _TEXT, "what was found"),
+    ),
+)
+
+REJECT_REASONS = frozenset(
+    {
+        "missing",  # no such recording
+        "unreadable",  # no decoder takes it, or it breaks half-way
+        "empty",  # no samples
+        "too_short",  # less than audio.min_seconds
+        "non_finite",  # NaN or infinity among the samples
+        "silent",  # peak below audio.min_peak
+        "no_caption",  # the corpus row has none
+        "bad_split",  # the corpus row names a split that is none
+        "duplicate",  # the corpus names the recording twice
+        "outside",  # the path leaves the corpus folder
+    }
+)
+
+TAGS = TableSpec(
+    "TAGS",
+    1,
+    (
+        _column("clip_id", _TEXT, "as in MELS"),
+        _column("labels", _TEXTS, "AudioSet display names, best first, above the threshold"),
+        _column("scores", _FLOATS, "probability of each label"),
+        _column("tagger_id", _TEXT, "hash of the tagger's weights"),
+    ),
+)
+
+CAPTIONS = TableSpec(
+    "CAPTIONS",
+    1,
+    (
+        _column("clip_id", _TEXT, "as in CLIPS"),
+        _column("original", _TEXT, "the caption that was given to the LLM"),
+        _column("tags", _TEXTS, "labels that were given to the LLM, best first"),
+        _column("prompt_id", _TEXT, "name and hash of the prompt"),
+        _column("model", _TEXT, "name of the LLM"),
+        _column("revision", _TEXT, "revision or hash of its weights"),
+        _column("sampling", _TEXT, "JSON: temperature, max_tokens, seed"),
+        _column("enriched", _TEXT, "the LLM's answer, '' if the request failed"),
+        _column("n_words", pa.int32(), "words in `enriched`"),
+        _column("tag_coverage", pa.float32(), "share of tags named in `enriched`, 0..1"),
+        _column("faithfulness", pa.float32(), "share of the original's content words kept, 0..1"),
+        _column("kept", pa.bool_(), "whether training uses `enriched`"),
+        _column("reason", _TEXT, "why not, '' if kept"),
+    ),
+)
+
+RANKS = TableSpec(
+    "RANKS",
+    1,
+    (
+        _column("benchmark", _TEXT, "key in params.yaml, section benchmarks"),
+        _column("direction", _TEXT, "text_to_audio or audio_to_text"),
+        _column("query_id", _TEXT, "clip_id, for captions followed by #<position>"),
+        _column("rank", pa.int32(), "of the best right answer, 1 = first"),
+        _column("ties", pa.int32(), "wrong answers with exactly the right answer's score"),
+    ),
+)
+
+
+def mel_bytes(mel_TF: np.ndarray) -> bytes:
+    """Log-mel (frames, mel bins) as the bytes of the column `mel`."""
+    return np.ascontiguousarray(mel_TF, dtype="<f2").tobytes()
+
+
+def mel_array(mel: bytes, n_frames: int) -> np.ndarray:
+    """The column `mel` of one row as a read-only fp16 array (frames, mel bins), no copy."""
+    return np.frombuffer(mel, dtype="<f2").reshape(n_frames, -1)

@@ -1,0 +1,192 @@
+"""Shards: the unit of work, of retry and of resume.
+
+A stage reads `data/<stage>/<name>/shard-00017.parquet` and writes a file of the same name:
+
+1. `Work.open` gives it a folder `data/.work/<stage>/<name>/<fingerprint>/`, where the
+   fingerprint stands for parameters, code and inputs. After a kill the same run finds its
+   finished shards there.
+2. `run_shards` runs one function, shard in → shard out, for the shards that are not there yet.
+   Files are written under a temporary name and renamed, so a file that exists is whole.
+3. `Work.publish` renames the folder to `data/<stage>/<name>` in one step.
+
+Side tables and files stand in folders with a leading underscore (`_rejects/`), which Parquet
+readers skip: `pandas.read_parquet("data/audio/demo")` is the main table alone.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+from tqdm import tqdm
+
+from flap.errors import UserError
+from flap.schemas import REJECT_REASONS, REJECTS, TableSpec
+
+REJECTS_FOLDER = "_rejects"
+Row = dict[str, Any]
+
+
+def shard_name(index: int) -> str:
+    return f"shard-{index:05d}.parquet"
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards of a published stage in order; `UserError` if there is none."""
+    paths = sorted(folder.glob("shard-*.parquet"))
+    if not paths:
+        raise UserError(f"{folder}: no shard-*.parquet here; run `dvc repro` up to this stage")
+    return paths
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` if the block succeeds.
+
+    Raises:
+        UserError: no space is left; nothing stays behind under either name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{path}: no space left on the disk; free some and run again, "
+                "finished shards are kept"
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_rows(
+    path: Path,
+    rows: Sequence[Row],
+    spec: TableSpec,
+    provenance: Mapping[str, Any],
+    *,
+    row_group_rows: int = 4096,
+) -> None:
+    """Write `rows` as one Parquet file of `spec`, atomically; equal rows give equal bytes."""
+    table = pa.Table.from_pylist(list(rows), schema=spec.schema(provenance))
+    table.validate(full=True)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=row_group_rows, compression="snappy")
+
+
+def write_rejects(path: Path, rejects: Sequence[Row], provenance: Mapping[str, Any]) -> None:
+    """Write rejected rows; every reason must be one of the closed set."""
+    unknown = {row["reason"] for row in rejects} - REJECT_REASONS
+    assert not unknown, f"reasons outside the closed set: {unknown}"
+    write_rows(path, rejects, REJECTS, provenance)
+
+
+def read_table(path: Path, spec: TableSpec, columns: Sequence[str] | None = None) -> pa.Table:
+    """One Parquet file, checked to be a `spec`.
+
+    Raises:
+        UserError: it is missing, broken, another table, another version, or lacks a column.
+    """
+    try:
+        schema = pq.read_schema(path)
+        spec.check(schema, str(path))
+        return pq.read_table(path, columns=list(columns) if columns else None)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro`") from None
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: not a readable Parquet file: {error}") from None
+
+
+def read_folder(
+    folder: Path, spec: TableSpec, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """All shards of a folder as one frame."""
+    tables = [read_table(path, spec, columns) for path in shard_paths(folder)]
+    return pa.concat_tables(t.replace_schema_metadata(None) for t in tables).to_pandas()
+
+
+def count_rows(folder: Path) -> int:
+    """Rows over all shards of a folder, from the files' footers."""
+    return sum(pq.read_metadata(path).num_rows for path in folder.glob("shard-*.parquet"))
+
+
+def fingerprint(inputs: Sequence[Path], *sections: BaseModel, **more: Any) -> str:
+    """Short hash of parameters, of this package's code, and of the input files' identity.
+
+    Files count by path, size and modification time: hashing a million recordings at each
+    start would cost more than a needless recomputation.
+    """
+    digest = hashlib.sha256()
+    for section in sections:
+        digest.update(section.model_dump_json().encode())
+    digest.update(json.dumps(more, sort_keys=True).encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    for path in sorted(inputs):
+        stat = path.stat()
+        digest.update(f"{path}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage's unpublished output: `folder` becomes `out` when it is complete."""
+
+    out: Path
+    folder: Path
+
+    @classmethod
+    def open(cls, out: Path, fingerprint: str) -> "Work":
+        """The work folder of `out` = <data>/<stage>/<name> for this fingerprint."""
+        stage_folder = out.parents[1] / ".work" / out.parent.name / out.name
+        folder = stage_folder / fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(out, folder)
+
+    def publish(self) -> None:
+        """Rename the work folder to `out`; work of other fingerprints is removed."""
+        if self.out.exists():
+            shutil.rmtree(self.out)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.replace(self.out)
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def run_shards(
+    function: Callable[[Path, Path], None], shards: Sequence[Path], work: Work, desc: str
+) -> None:
+    """Call `function(shard, target)` for each shard whose target is not in `work` yet.
+
+    `target` has the shard's name; the function writes it last and atomically. Where it runs
+    is the environment's affair and changes no result: FLAP_JOBS processes (default: one a
+    core) of joblib's backend FLAP_EXECUTOR (default: loky; `ray` and `dask` once registered).
+    """
+    targets = [(shard, work.folder / shard.name) for shard in shards]
+    todo = [(shard, target) for shard, target in targets if not target.exists()]
+    if not todo:
+        return
+    jobs = min(int(os.environ.get("FLAP_JOBS", "0")) or joblib.cpu_count(), len(todo))
+    backend = os.environ.get("FLAP_EXECUTOR", "loky")
+    with joblib.parallel_config(backend=backend, n_jobs=jobs):
+        runs = joblib.Parallel(return_as="generator_unordered")(
+            joblib.delayed(function)(shard, target) for shard, target in todo
+        )
+        done = len(targets) - len(todo)
+        for _ in tqdm(runs, desc=desc, initial=done, total=len(targets), unit="shard"):
+            pass
