@@ -65,8 +65,7 @@ class TableSpec:
 
 def provenance(schema: pa.Schema) -> dict[str, Any]:
     """What the writing stage recorded about its rows."""
-    found: dict[str, Any] = json.loads((schema.metadata or {}).get(_PROVENANCE_KEY, b"{}"))
-    return found
+    return json.loads((schema.metadata or {}).get(_PROVENANCE_KEY, b"{}"))
 
 
 CLIPS = TableSpec(

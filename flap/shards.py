@@ -14,6 +14,7 @@ readers skip: `pandas.read_parquet("data/audio/demo")` is the main table alone.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import joblib
 import pandas as pd
@@ -150,14 +151,22 @@ class Work:
 
     out: Path
     folder: Path
+    _lock: IO[bytes] | None  # held open, and so locked, as long as this object lives
 
     @classmethod
-    def open(cls, out: Path, fingerprint: str) -> "Work":
-        """The work folder of `out` = <data>/<stage>/<name> for this fingerprint."""
+    def open(cls, out: Path, fingerprint: str, *, follower: bool = False) -> "Work":
+        """The work folder of `out` = <data>/<stage>/<name> for this fingerprint.
+
+        Args:
+            follower: another rank of the same run owns the folder; take no lock.
+
+        Raises:
+            UserError: another live process works on the same output.
+        """
         stage_folder = out.parents[1] / ".work" / out.parent.name / out.name
         folder = stage_folder / fingerprint
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(out, folder)
+        return cls(out, folder, None if follower else _lock(stage_folder / ".lock"))
 
     def publish(self) -> None:
         """Rename the work folder to `out`; work of other fingerprints is removed."""
@@ -166,6 +175,17 @@ class Work:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.folder.replace(self.out)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def _lock(path: Path) -> IO[bytes]:
+    file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"{path.parent}: another run of this stage is still at work; wait for it or end it"
+        ) from None
+    return file
 
 
 def run_shards(

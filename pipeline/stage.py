@@ -1,33 +1,58 @@
 """How every stage starts: a command line by typer, and errors as people want to read them."""
 
+import ctypes
+import functools
+import json
+import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from flap.errors import UserError
+from flap.shards import atomic_path
 
-INTERRUPTED = 130
+PARAMS = Path("params.yaml")
+PathOption = Annotated[Path, typer.Option(show_default=False)]
+INTERRUPTED = 128 + signal.SIGINT
+_PR_SET_PDEATHSIG = 1
 
 
 def run(main: Callable[..., Any]) -> None:
     """Run `main` with its arguments from the command line; its docstring is the help."""
+    exit_with_parent()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
+
+    @app.command()
+    @functools.wraps(main)
+    def command(*args: Any, **kwargs: Any) -> None:
+        with report_errors():
+            main(*args, **kwargs)
+
+    app()
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """End the process with a message for what a user can cause, without a traceback."""
     try:
-        app(standalone_mode=False)
-    except typer.Abort:
-        _stop(INTERRUPTED, "interrupted; what is finished is kept, run again to go on")
-    except KeyboardInterrupt:
-        _stop(INTERRUPTED, "interrupted; what is finished is kept, run again to go on")
+        yield
     except UserError as error:
-        _stop(1, f"error: {error}")
-    except Exception as error:
-        if hasattr(error, "show"):  # click's usage errors: bad flags, missing arguments
-            error.show()
-            sys.exit(getattr(error, "exit_code", 2))
-        raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what is finished is kept, run again to go on", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def exit_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent dies, so that a killed DVC leaves no stage behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def print_counts(stage: str, rows_in: int, rows_out: int, rejected: int) -> None:
@@ -36,6 +61,13 @@ def print_counts(stage: str, rows_in: int, rows_out: int, rejected: int) -> None
     assert rows_in == rows_out + rejected, f"{stage}: {rows_in} rows in, not all accounted for"
 
 
-def _stop(code: int, message: str) -> None:
-    typer.echo(message, err=True)
-    sys.exit(code)
+def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Metrics as JSON for `dvc metrics`, rounded to what they are worth, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_rounded(metrics), indent=2) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return round(value, 6) if isinstance(value, float) else value

@@ -1,0 +1,1 @@
+"""Weak captions + detected sound events → enriched captions, by a language model, audited."""

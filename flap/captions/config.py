@@ -1,0 +1,35 @@
+"""Section `captions` of params.yaml."""
+
+from typing import Literal
+
+from flap.config import Section
+
+Split = Literal["train", "val", "test"]
+
+
+class ServeConfig(Section):
+    """How vLLM is started when the environment names no endpoint."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    enforce_eager: bool
+    max_model_len: int  # tokens of prompt and answer together
+    kv_cache_gib: int  # on the CPU only; a GPU takes what is free
+    tensor_parallel: int
+    startup_seconds: float
+
+
+class CaptionsConfig(Section):
+    """What is asked of the language model, and which answers are kept."""
+
+    splits: tuple[Split, ...]
+    prompt: str  # file in flap/captions/prompts, without .yaml
+    max_tags: int
+    temperature: float
+    max_tokens: int
+    seed: int
+    concurrency: int  # requests in flight
+    max_words: int
+    min_tag_coverage: float
+    min_faithfulness: float
+    max_invented: float
+    serve: ServeConfig

@@ -1,0 +1,84 @@
+"""A prompt file + (tags, caption) → what is sent to the model.
+
+The paper's request is "Describe a situation with {tags} sounds and combine it with the
+{caption} together." A chat model gets it as a user's turn. A base model gets it after worked
+examples in the same form, begins with one of the prompt's openings, and stops at the end of
+its line.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from flap.config import Section
+from flap.errors import UserError
+
+_FOLDER = Path(__file__).parent / "prompts"
+
+
+class Example(Section):
+    """One worked example of a completion prompt."""
+
+    tags: tuple[str, ...]
+    caption: str
+    answer: str
+
+
+class Prompt(Section):
+    """One prompt file. `id` is its name and the hash of its bytes."""
+
+    id: str
+    form: Literal["chat", "completion"]
+    request: str  # with {tags} and {caption}
+    stop: tuple[str, ...]
+    instruction: str  # before the examples, or the system's turn of a chat; may be ''
+    openings: tuple[str, ...]  # first words of the answer, for completions; may be empty
+    examples: tuple[Example, ...]
+    chat_template: str | None  # for chat models whose tokenizer brings none
+
+    def text(self, tags: Sequence[str], caption: str) -> str:
+        """The prompt of a completion (without the opening), or the user's turn of a chat."""
+        asked = self._asked(tags, caption)
+        if self.form == "chat":
+            return asked
+        worked = [f"{self._asked(e.tags, e.caption)} {e.answer}\n" for e in self.examples]
+        return "\n".join([*([f"{self.instruction}\n"] if self.instruction else []), *worked, asked])
+
+    def opening(self, tags: Sequence[str], caption: str) -> str:
+        """The opening for this caption: always the same one, evenly spread over captions."""
+        if not self.openings:
+            return ""
+        digest = hashlib.sha256(self._asked(tags, caption).encode()).digest()
+        return self.openings[int.from_bytes(digest[:8]) % len(self.openings)]
+
+    def _asked(self, tags: Sequence[str], caption: str) -> str:
+        spoken = ", ".join(spoken_tag(tag) for tag in tags)
+        return self.request.format(tags=spoken, caption=caption.strip()).rstrip()
+
+
+def load_prompt(name: str) -> Prompt:
+    """The prompt `name` from the folder `prompts`."""
+    path = _FOLDER / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(found.stem for found in _FOLDER.glob("*.yaml")))
+        raise UserError(f"captions.prompt: no prompt '{name}'; there are {known}")
+    raw = path.read_bytes()
+    fields = YAML(typ="safe", pure=True).load(raw.decode())
+    try:
+        prompt_id = f"{name}-{hashlib.sha256(raw).hexdigest()[:8]}"
+        return Prompt.model_validate({"id": prompt_id, **fields})
+    except ValidationError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def spoken_tag(display_name: str) -> str:
+    """An AudioSet display name as a person would say it: "Rain on surface" → "rain on surface".
+
+    The first of its alternatives, without what stands in brackets.
+    """
+    first = display_name.split(",")[0].split("(")[0].strip()
+    return first if first.isupper() else first.lower()

@@ -1,0 +1,1 @@
+"""The language model: its name → a local checkpoint directory that vLLM can serve."""

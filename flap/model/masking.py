@@ -1,0 +1,83 @@
+"""Masking of patch tokens (section 3.1 of the paper): which tokens of each clip stay visible.
+
+A mask is `keep_BK`: for each clip the indices of its kept tokens, each once. Token index is
+t · n_freq + f, so a 2-D group (one time step) is n_freq consecutive tokens. Ratios are the
+share removed along each dimension; counts are truncated: 512 tokens at 0.4 keep 307, a
+64 x 8 grid at 0.2/0.2 keeps 51 · 6 = 306.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from flap.config import Section
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Grid = tuple[int, int]
+
+
+class NoMask(Section):
+    kind: Literal["none"]
+
+
+class Mask1D(Section):
+    kind: Literal["1d"]
+    ratio: Ratio
+
+
+class Mask2D(Section):
+    kind: Literal["2d"]
+    time_ratio: Ratio
+    freq_ratio: Ratio
+    members: Literal["independent", "shared"]  # drawn for each time step, or once a clip
+
+
+MaskConfig = Annotated[NoMask | Mask1D | Mask2D, Field(discriminator="kind")]
+
+
+def n_kept(n: int, ratio: float) -> int:
+    """Tokens left of `n`, truncated; the tolerance undoes 10 · (1 - 0.1) = 8.999…"""
+    return int(n * (1 - ratio) + 1e-9)
+
+
+def draw_mask(
+    mask: NoMask | Mask1D | Mask2D, grid: Grid, batch: int, generator: torch.Generator
+) -> torch.Tensor | None:
+    """keep_BK for a batch, or None where nothing is masked."""
+    if isinstance(mask, Mask1D):
+        return mask_1d(grid, mask.ratio, batch, generator)
+    if isinstance(mask, Mask2D):
+        draw = mask_2d if mask.members == "independent" else mask_2d_shared
+        return draw(grid, mask.time_ratio, mask.freq_ratio, batch, generator)
+    return None
+
+
+def mask_1d(grid: Grid, ratio: float, batch: int, generator: torch.Generator) -> torch.Tensor:
+    """Shuffle all tokens of each clip, keep the first N' (1-D masking): (B, N')."""
+    n_tokens = grid[0] * grid[1]
+    return _shuffled((batch, n_tokens), generator)[:, : n_kept(n_tokens, ratio)]
+
+
+def mask_2d(
+    grid: Grid, time_ratio: float, freq_ratio: float, batch: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Keep M' time steps, and in each of them its own K' frequency patches: (B, M'·K')."""
+    steps_BM = _shuffled((batch, grid[0]), generator)[:, : n_kept(grid[0], time_ratio)]
+    freqs_BTF = _shuffled((batch, *grid), generator)[:, :, : n_kept(grid[1], freq_ratio)]
+    freqs_BMF = freqs_BTF.gather(1, steps_BM[:, :, None].expand(-1, -1, freqs_BTF.shape[2]))
+    return (steps_BM[:, :, None] * grid[1] + freqs_BMF).flatten(1)
+
+
+def mask_2d_shared(
+    grid: Grid, time_ratio: float, freq_ratio: float, batch: int, generator: torch.Generator
+) -> torch.Tensor:
+    """As `mask_2d`, but all time steps of a clip keep the same K' frequency patches."""
+    steps_BM = _shuffled((batch, grid[0]), generator)[:, : n_kept(grid[0], time_ratio)]
+    freqs_BF = _shuffled((batch, grid[1]), generator)[:, : n_kept(grid[1], freq_ratio)]
+    return (steps_BM[:, :, None] * grid[1] + freqs_BF[:, None, :]).flatten(1)
+
+
+def _shuffled(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Independent random permutations of 0..n-1 along the last dimension."""
+    return torch.rand(shape, generator=generator).argsort(dim=-1)

@@ -1,0 +1,65 @@
+"""Sound-event tagger: the audio encoder with MAViL's fine-tuning head on top."""
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from flap.errors import UserError
+from flap.model.audio_encoder import AudioEncoder
+from flap.model.config import EncoderConfig
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+class Tagger(AudioEncoder):
+    """Log-mel window → one logit a class: mean of patch tokens, `fc_norm`, `head`.
+
+    The state dict is that of a fine-tuned AudioMAE: the encoder's keys plus
+    `fc_norm.*` and `head.*`; the norm after the blocks gives way to `fc_norm`.
+    """
+
+    def __init__(self, config: EncoderConfig, n_classes: int) -> None:
+        super().__init__(config)
+        self.norm = nn.Identity()  # type: ignore[assignment]
+        self.fc_norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.head = nn.Linear(config.width, n_classes)
+
+    def logits(self, mel_BTF: torch.Tensor, keep_BK: torch.Tensor | None = None) -> torch.Tensor:
+        """Class logits (B, n_classes) of un-normalised log-mel windows."""
+        pooled = self.instance(mel_BTF, keep_BK)
+        return self.head(self.fc_norm(pooled))
+
+
+@dataclass(frozen=True)
+class SavedTagger:
+    model: Tagger
+    labels: tuple[str, ...]  # name of each logit
+    tagger_id: str
+
+
+def save_tagger(folder: Path, model: Tagger, labels: tuple[str, ...]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"encoder": model.config.model_dump(), "labels": labels}
+    (folder / _CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, folder / _WEIGHTS)
+
+
+def load_tagger(folder: Path) -> SavedTagger:
+    """A tagger that `save_tagger` wrote, in evaluation mode; its id is its weights' hash.
+
+    Raises:
+        UserError: the folder is not such a tagger.
+    """
+    weights = folder / _WEIGHTS
+    if not weights.exists():
+        raise UserError(f"{folder}: no tagger here ({_WEIGHTS} is missing); run `dvc repro`")
+    content = json.loads((folder / _CONFIG).read_text())
+    model = Tagger(EncoderConfig.model_validate(content["encoder"]), len(content["labels"]))
+    model.load_state_dict(load_file(weights))
+    tagger_id = sha256(weights.read_bytes()).hexdigest()[:16]
+    return SavedTagger(model.eval(), tuple(content["labels"]), tagger_id)

@@ -1,0 +1,83 @@
+"""Text encoder: token ids (B, L) → pooled embedding (B, D) by a transformers model.
+
+`pretrained` loads any encoder with a pooler (RoBERTa-base in the paper); otherwise a small
+RoBERTa is built, with a byte-level BPE vocabulary learned from the training captions.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from flap.model.config import TextConfig
+
+_SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+_PAD_ID = list(_SPECIAL).index("pad_token")
+
+
+def build_tokenizer(config: TextConfig, captions: Iterable[str]) -> PreTrainedTokenizerBase:
+    """The pretrained model's tokenizer, or a BPE learned from `captions`."""
+    if config.pretrained:
+        return AutoTokenizer.from_pretrained(config.pretrained)
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=config.vocabulary,
+        special_tokens=list(_SPECIAL.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(captions, trainer)
+    begin, end = (_SPECIAL[name] for name in ("bos_token", "eos_token"))
+    bpe.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}",
+        special_tokens=[(token, bpe.token_to_id(token)) for token in (begin, end)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, model_max_length=config.max_tokens, **_SPECIAL
+    )
+
+
+def build_text_encoder(config: TextConfig) -> PreTrainedModel:
+    """The pretrained encoder, or a RoBERTa of the configured size with fresh weights."""
+    if config.pretrained:
+        return AutoModel.from_pretrained(config.pretrained, use_safetensors=True)
+    return RobertaModel(
+        RobertaConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.width,
+            num_hidden_layers=config.depth,
+            num_attention_heads=config.heads,
+            intermediate_size=4 * config.width,
+            hidden_dropout_prob=config.dropout,
+            attention_probs_dropout_prob=config.dropout,
+            max_position_embeddings=config.max_tokens + _PAD_ID + 1,
+            pad_token_id=_PAD_ID,
+            bos_token_id=0,
+            eos_token_id=2,
+            type_vocab_size=1,
+        )
+    )
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, captions: list[str], max_tokens: int
+) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, (B, L), padded to the longest, cut at `max_tokens`."""
+    return dict(
+        tokenizer(
+            captions, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+        )
+    )

@@ -1,0 +1,1 @@
+"""Stage `pretrain`: log-mels and captions → a FLAP model."""

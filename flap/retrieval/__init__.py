@@ -1,0 +1,1 @@
+"""Stage `retrieval`: a FLAP model and a benchmark → the rank of every query, and scores."""

@@ -1,0 +1,1 @@
+"""Corpora as CLIPS tables: one adapter a kind of corpus, one entry of `datasets` a corpus."""

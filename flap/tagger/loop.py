@@ -1,0 +1,110 @@
+"""Fine-tuning of the tagger on the labels of the training clips, and its mAP on held-out ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from flap.clips import MelReader
+from flap.model.masking import draw_mask
+from flap.model.tagger import Tagger
+from flap.tagger.config import TaggerConfig
+from flap.training.batches import read_batches
+from flap.training.order import GlobalBatches, PairOrder
+from flap.training.schedule import warmup_cosine
+from flap.training.seeds import seed_of
+
+_EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of clips as rows over the tagger's classes."""
+
+    hot_CX: np.ndarray  # float32, 1 where the clip has the class
+    unknown: dict[str, int]  # labels that are no class of the tagger, with their counts
+
+
+def targets(labels_of_clip: pd.Series, classes: tuple[str, ...]) -> Targets:
+    """Rows in the clips' order; labels that are no class are counted, not dropped unseen."""
+    position = {name: i for i, name in enumerate(classes)}
+    hot_CX = np.zeros((len(labels_of_clip), len(classes)), dtype=np.float32)
+    unknown: dict[str, int] = {}
+    for clip, labels in enumerate(labels_of_clip):
+        for label in labels:
+            if label in position:
+                hot_CX[clip, position[label]] = 1
+            else:
+                unknown[label] = unknown.get(label, 0) + 1
+    return Targets(hot_CX, unknown)
+
+
+def train(config: TaggerConfig, tagger: Tagger, clips: pd.DataFrame, hot_CX: np.ndarray) -> None:
+    """Train in place with binary cross-entropy, tokens masked as in `config.mask`."""
+    order = PairOrder(
+        pd.factorize(clips["path"])[0], np.ones(len(clips), int), config.seed, config.shuffle_shards
+    )
+    steps = range(config.epochs * len(clips) // config.batch)
+    optimizer = torch.optim.AdamW(
+        tagger.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    batches = read_batches(
+        clips,
+        GlobalBatches(order, config.batch, steps, rank=0, world_size=1),
+        clip_frames=tagger.config.clip_frames,
+        seed=config.seed,
+        window_shards=config.shuffle_shards,
+        workers=config.loader_workers,
+    )
+    device = next(tagger.parameters()).device
+    tagger.train()
+    bar = tqdm(zip(steps, batches, strict=True), "tagger", total=len(steps), unit="step")
+    for step, batch in bar:
+        for group in optimizer.param_groups:
+            factor = warmup_cosine(step, len(steps), config.warmup_steps)
+            group["lr"] = config.learning_rate * factor
+        generator = torch.Generator().manual_seed(seed_of(config.seed, step))
+        keep_BK = draw_mask(config.mask, tagger.config.grid, config.batch, generator)
+        logits_BX = tagger.logits(
+            batch.mel_BTF.to(device), None if keep_BK is None else keep_BK.to(device)
+        )
+        hot_BX = torch.from_numpy(hot_CX[[pair.clip for pair in batch.pairs]]).to(device)
+        # Summed over classes: a mean over 527 would leave the few present ones no weight.
+        loss = F.binary_cross_entropy_with_logits(logits_BX, hot_BX, reduction="sum") / len(hot_BX)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    tagger.eval()
+
+
+@torch.inference_mode()
+def predict(tagger: Tagger, clips: pd.DataFrame) -> np.ndarray:
+    """Probability of each class for the middle window of each clip, (clips, classes)."""
+    device, reader = next(tagger.parameters()).device, MelReader(cached_row_groups=1)
+    parts = []
+    for start in range(0, len(clips), _EVALUATION_BATCH):
+        rows = clips.iloc[start : start + _EVALUATION_BATCH]
+        windows_BTF = torch.from_numpy(reader.middle_windows(rows, tagger.config.clip_frames))
+        parts.append(tagger.logits(windows_BTF.to(device)).sigmoid().float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def mean_average_precision(hot_CX: np.ndarray, probability_CX: np.ndarray) -> dict[str, float]:
+    """mAP over the classes that occur, as AudioSet is scored, and how many those are.
+
+    `chance` is the mean share of positives: the average precision of a random order.
+    """
+    from sklearn.metrics import average_precision_score
+
+    present = hot_CX.any(axis=0)
+    hot_CX, probability_CX = hot_CX[:, present], probability_CX[:, present]
+    return {
+        "mAP": float(average_precision_score(hot_CX, probability_CX, average="macro")),
+        "chance": float(hot_CX.mean()),
+        "classes": int(present.sum()),
+        "clips": len(hot_CX),
+    }

@@ -1,0 +1,1 @@
+"""Stage `tagging`: log-mels → the sound events that the tagger hears in each clip."""

@@ -1,0 +1,60 @@
+"""One MELS shard → one TAGS shard: the best labels above a threshold for each clip."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flap.clips import MelReader
+from flap.model.tagger import SavedTagger, load_tagger
+from flap.schemas import MELS, TAGS
+from flap.shards import Row, read_table, write_rows
+from flap.tagging.config import TaggingConfig
+
+
+@dataclass(frozen=True)
+class Tags:
+    labels: list[str]  # best first
+    scores: list[float]
+
+
+def top_tags(
+    probability_X: np.ndarray, labels: tuple[str, ...], top_k: int, threshold: float
+) -> Tags:
+    """The at most `top_k` labels at or above `threshold`, best first."""
+    best = np.argsort(-probability_X, kind="stable")[:top_k]
+    chosen = [i for i in best if probability_X[i] >= threshold]
+    return Tags([labels[i] for i in chosen], [float(probability_X[i]) for i in chosen])
+
+
+_load = lru_cache(maxsize=1)(load_tagger)  # once a worker process, not once a shard
+
+
+@torch.inference_mode()
+def tag_shard(mels: Path, target: Path, tagger: Path, config: TaggingConfig) -> None:
+    """Write `target` (TAGS), one row for each row of `mels`."""
+    torch.set_num_threads(1)  # one process a core does the parallel work
+    saved = _load(tagger)
+    clips = read_table(mels, MELS, ["clip_id"]).to_pandas()
+    clips["path"], clips["row"] = str(mels), np.arange(len(clips))
+    rows: list[Row] = []
+    reader = MelReader(cached_row_groups=1)
+    for start in range(0, len(clips), config.batch):
+        part = clips.iloc[start : start + config.batch]
+        windows_BTF = torch.from_numpy(reader.middle_windows(part, saved.model.config.clip_frames))
+        probability_BX = saved.model.logits(windows_BTF).sigmoid().numpy()
+        for clip_id, probability_X in zip(part["clip_id"], probability_BX, strict=True):
+            rows.append(_row(clip_id, probability_X, saved, config))
+    write_rows(target, rows, TAGS, config.model_dump() | {"tagger_id": saved.tagger_id})
+
+
+def _row(clip_id: str, probability_X: np.ndarray, saved: SavedTagger, config: TaggingConfig) -> Row:
+    tags = top_tags(probability_X, saved.labels, config.top_k, config.threshold)
+    return {
+        "clip_id": clip_id,
+        "labels": tags.labels,
+        "scores": tags.scores,
+        "tagger_id": saved.tagger_id,
+    }

@@ -1,0 +1,1 @@
+"""The mechanics of training: data order, batches, schedule, ranks, checkpoints."""

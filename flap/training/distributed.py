@@ -1,0 +1,69 @@
+"""Ranks: set-up from torchrun's environment, and a gather that gradients flow through."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of them."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+@contextmanager
+def ranks_from_environment() -> Iterator[Ranks]:
+    """Join the process group that torchrun describes (NCCL on GPUs, else gloo); leave at the end.
+
+    Without torchrun's variables the process is alone and no group is made.
+    """
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else None
+    if device:
+        torch.cuda.set_device(device)
+    if "RANK" not in os.environ:
+        yield Ranks(0, 1, device or torch.device("cpu"))
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), device or torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows_BE: torch.Tensor) -> torch.Tensor:
+        gathered = [torch.empty_like(rows_BE) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, rows_BE.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (gradient_GE,) = gradients
+        total_GE = gradient_GE.contiguous().clone()
+        dist.all_reduce(total_GE)
+        return total_GE.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_rows(rows_BE: torch.Tensor) -> torch.Tensor:
+    """Rows of all ranks in rank order (W·B, E).
+
+    The gradient of every rank's loss reaches the rows; each rank computes the same loss over
+    all rows, so DDP's mean over ranks makes the parameters' gradients those of one process.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows_BE
+    return _GatherRows.apply(rows_BE)  # type: ignore[no-untyped-call]

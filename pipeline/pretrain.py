@@ -1,0 +1,60 @@
+"""Stage `pretrain`: log-mels, captions and the tagger's encoder → a FLAP model."""
+
+import shutil
+
+from flap.config import load_section
+from flap.model.config import EncoderConfig, ModelConfig
+from flap.pretrain.config import PretrainConfig
+from flap.shards import Work, fingerprint, shard_paths
+from flap.sources.config import DatasetsConfig
+from pipeline.stage import PARAMS, PathOption, run
+
+
+def main(
+    clips: PathOption,
+    mels: PathOption,
+    captions: PathOption,
+    tagger: PathOption,
+    out: PathOption,
+    history: PathOption,
+) -> None:
+    """Train FLAP; started by `pipeline.launch` on as many ranks as there are."""
+    config = load_section(PARAMS, "pretrain", PretrainConfig)
+    encoder = load_section(PARAMS, "encoder", EncoderConfig)
+    model_config = load_section(PARAMS, "model", ModelConfig)
+    datasets = list(load_section(PARAMS, "datasets", DatasetsConfig).root)
+    inputs = [
+        path
+        for folder in (clips, mels, captions)
+        for dataset in datasets
+        for path in shard_paths(folder / dataset)
+    ]
+    identity = fingerprint([*inputs, *tagger.iterdir()], config, encoder, model_config)
+
+    from flap.clips import usable_clips  # torch and transformers load after --help and errors
+    from flap.model.flap import save_flap
+    from flap.pretrain.build import build
+    from flap.pretrain.loop import Trainer
+    from flap.pretrain.pairs import training_clips
+    from flap.training.distributed import ranks_from_environment
+
+    training = training_clips(clips, mels, captions, datasets, config.captions)
+    validation = usable_clips(clips, mels, datasets, ["val"])
+    with ranks_from_environment() as ranks:
+        work = Work.open(out, identity, follower=not ranks.is_first)
+        model, tokenizer = build(config, encoder, model_config, training, tagger)
+        trainer = Trainer(config, model, tokenizer, training, validation, ranks)
+        if ranks.is_first:
+            pairs = trainer.order.pairs_per_epoch
+            print(f"pretrain: {len(training)} clips, {pairs} pairs, {ranks.world_size} rank(s)")
+        trainer.run(work.folder)
+        if ranks.is_first:
+            save_flap(work.folder, model, tokenizer)
+            (work.folder / "checkpoint.pt").unlink()
+            history.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(work.folder / "history.csv", history)
+            work.publish()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,52 @@
+"""Stage `retrieval`: a FLAP model and a benchmark → RANKS and scores."""
+
+from typing import Annotated
+
+import typer
+
+from flap.config import load_section
+from flap.errors import UserError
+from flap.retrieval.config import BenchmarksConfig, RetrievalConfig
+from flap.schemas import RANKS
+from flap.shards import Work, fingerprint, read_folder, shard_name, shard_paths, write_rows
+from pipeline.stage import PARAMS, PathOption, run, write_metrics
+
+
+def main(
+    benchmark: Annotated[str, typer.Argument(help="name in section benchmarks of params.yaml")],
+    clips: PathOption,
+    mels: PathOption,
+    model: PathOption,
+    out: PathOption,
+    metrics: PathOption,
+) -> None:
+    """Score audio-text retrieval both ways on one benchmark."""
+    config = load_section(PARAMS, "retrieval", RetrievalConfig)
+    benchmarks = load_section(PARAMS, "benchmarks", BenchmarksConfig).root
+    if benchmark not in benchmarks:
+        raise UserError(f"{PARAMS}: no benchmark '{benchmark}'; there are {', '.join(benchmarks)}")
+    chosen = benchmarks[benchmark]
+    inputs = [*shard_paths(mels / chosen.dataset), *model.glob("*.*")]
+    work = Work.open(out, fingerprint(inputs, config, chosen))
+
+    from flap.clips import usable_clips  # torch and transformers load after --help and errors
+    from flap.model.flap import load_flap
+    from flap.retrieval.benchmark import rank_benchmark
+    from flap.retrieval.scores import DIRECTIONS, scores
+
+    candidates = usable_clips(clips, mels, [chosen.dataset], [chosen.split])
+    rows = rank_benchmark(benchmark, candidates, load_flap(model), config.batch)
+    provenance = {"ties": "a tied wrong answer is placed before the right one"}
+    write_rows(work.folder / shard_name(0), rows, RANKS, provenance)
+    work.publish()
+    found = scores(read_folder(out, RANKS), config.recall_at)
+    write_metrics(metrics, found)
+    print(f"retrieval {benchmark}: {found['clips']} clips, {found['captions']} captions")
+    for direction in DIRECTIONS:
+        chance = found[direction]["chance"]
+        line = ", ".join(f"{k} {found[direction][k]:.1%} (chance {chance[k]:.1%})" for k in chance)
+        print(f"  {direction}: {line}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,45 @@
+"""Stage `tagger`: log-mels and labels → a sound-event tagger and its mAP."""
+
+from flap.audioset import display_names
+from flap.config import load_section
+from flap.model.config import EncoderConfig
+from flap.shards import Work, fingerprint, shard_paths
+from flap.sources.config import DatasetsConfig
+from flap.tagger.config import TaggerConfig
+from pipeline.stage import PARAMS, PathOption, run, write_metrics
+
+
+def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOption) -> None:
+    """Fine-tune the tagger on the split train; measure mAP on the held-out split."""
+    config = load_section(PARAMS, "tagger", TaggerConfig)
+    encoder = load_section(PARAMS, "encoder", EncoderConfig)
+    datasets = list(load_section(PARAMS, "datasets", DatasetsConfig).root)
+    inputs = [path for dataset in datasets for path in shard_paths(mels / dataset)]
+    work = Work.open(out, fingerprint(inputs, config, encoder))
+
+    import torch  # after --help and errors in params.yaml
+
+    from flap.clips import usable_clips
+    from flap.model.tagger import Tagger, save_tagger
+    from flap.tagger.loop import mean_average_precision, predict, targets, train
+
+    training = usable_clips(clips, mels, datasets, ["train"])
+    holdout = usable_clips(clips, mels, datasets, [config.holdout_split])
+    classes = display_names()
+    learned = targets(training["labels"], classes)
+    print(f"tagger: {len(training)} clips to learn from, {len(holdout)} held out")
+    if learned.unknown:
+        print(f"tagger: labels that are no AudioSet class, not learned: {learned.unknown}")
+    torch.manual_seed(config.seed)
+    tagger = Tagger(encoder, len(classes)).to("cuda" if torch.cuda.is_available() else "cpu")
+    train(config, tagger, training, learned.hot_CX)
+    truth = targets(holdout["labels"], classes)
+    scores = mean_average_precision(truth.hot_CX, predict(tagger, holdout))
+    save_tagger(work.folder, tagger, classes)
+    work.publish()
+    write_metrics(metrics, scores)
+    print(f"tagger: mAP {scores['mAP']:.3f} over {scores['classes']} classes")
+
+
+if __name__ == "__main__":
+    run(main)

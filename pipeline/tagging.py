@@ -1,0 +1,26 @@
+"""Stage `tagging`: log-mels → TAGS, the sound events heard in every clip."""
+
+from functools import partial
+
+from flap.config import load_section
+from flap.shards import Work, count_rows, fingerprint, run_shards, shard_paths
+from flap.tagging.config import TaggingConfig
+from pipeline.stage import PARAMS, PathOption, print_counts, run
+
+
+def main(mels: PathOption, tagger: PathOption, out: PathOption) -> None:
+    """Tag every clip of a dataset."""
+    config = load_section(PARAMS, "tagging", TaggingConfig)
+    shards = shard_paths(mels)
+    work = Work.open(out, fingerprint([*shards, *tagger.iterdir()], config))
+
+    from flap.tagging.tag import tag_shard  # loads torch
+
+    function = partial(tag_shard, tagger=tagger, config=config)
+    run_shards(function, shards, work, f"tagging {out.name}")
+    work.publish()
+    print_counts("tagging", count_rows(mels), count_rows(out), 0)
+
+
+if __name__ == "__main__":
+    run(main)
