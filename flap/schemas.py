@@ -151,6 +151,7 @@ CAPTIONS = TableSpec(
         _column("n_words", pa.int32(), "words in `enriched`"),
         _column("tag_coverage", pa.float32(), "share of tags named in `enriched`, 0..1"),
         _column("faithfulness", pa.float32(), "share of the original's content words kept, 0..1"),
+        _column("invented", pa.float32(), "share of `enriched` in neither original nor tags"),
         _column("kept", pa.bool_(), "whether training uses `enriched`"),
         _column("reason", _TEXT, "why not, '' if kept"),
     ),

@@ -128,7 +128,7 @@ def count_rows(folder: Path) -> int:
 
 
 def fingerprint(inputs: Sequence[Path], *sections: BaseModel, **more: Any) -> str:
-    """Short hash of parameters, of this package's code, and of the input files' identity.
+    """Short hash of parameters, of this package's files, and of the input files' identity.
 
     Files count by path, size and modification time: hashing a million recordings at each
     start would cost more than a needless recomputation.
@@ -137,8 +137,9 @@ def fingerprint(inputs: Sequence[Path], *sections: BaseModel, **more: Any) -> st
     for section in sections:
         digest.update(section.model_dump_json().encode())
     digest.update(json.dumps(more, sort_keys=True).encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
+    for source in sorted(Path(__file__).parent.rglob("*.*")):
+        if source.suffix != ".pyc":
+            digest.update(source.read_bytes())
     for path in sorted(inputs):
         stat = path.stat()
         digest.update(f"{path}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())

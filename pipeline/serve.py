@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -38,8 +38,7 @@ def main(
     HOME.mkdir(exist_ok=True)
     url = f"http://{HOST}:{port}/api"
     env = server_environment(os.environ, url)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    _handle_stops(_interrupt)
     server, clients = Children(), Children()
     try:
         _ensure_server(server, env, port)
@@ -50,11 +49,10 @@ def main(
         code = clients.start(_command(*worker), env).wait()
         raise UserError(f"the worker stopped by itself (exit {code})")
     except KeyboardInterrupt:
+        _handle_stops(signal.SIG_IGN)  # the cleaning up is bounded: let it end
         typer.echo("cancelling what runs, then stopping the worker and the server")
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # the cleaning up is bounded: let it end
         _cancel_runs(url)
+    finally:
         clients.end()
         server.end()
 
@@ -163,6 +161,11 @@ def _announce(port: int) -> None:
     typer.echo(f"\n  UI    http://{HOST}:{port}")
     typer.echo(f"  next  {other}prefect deployment run flap/full --watch   (in another terminal)")
     typer.echo("  stop  Ctrl-C\n")
+
+
+def _handle_stops(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

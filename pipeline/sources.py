@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from flap.sources.folder import captions_file, read_corpus, write_corpus
 
 from flap import audioset
 from flap.config import load_section
@@ -12,9 +11,8 @@ from flap.errors import UserError
 from flap.shards import Work, count_rows, fingerprint, run_shards
 from flap.sources.config import DatasetsConfig, DemoDataset, FolderDataset, SourcesConfig
 from flap.sources.demo import DemoShards
-from pipeline.stage import print_counts, run
-
-PARAMS = Path("params.yaml")
+from flap.sources.folder import captions_file, read_corpus, write_corpus
+from pipeline.stage import PARAMS, print_counts, run
 
 
 def main(
@@ -47,7 +45,8 @@ def _read_folder(dataset: str, entry: FolderDataset, sources: SourcesConfig, out
     for note in corpus.notes:
         typer.echo(f"sources: {note}")
     inputs = [captions_file(Path(entry.path)), audioset.LABELS_FILE, audioset.ALIASES_FILE]
-    work = Work.open(out, fingerprint(inputs, entry, sources, dataset=dataset))
+    found = [row["clip_id"] for row in corpus.clips]  # a recording may come or go, the CSV stay
+    work = Work.open(out, fingerprint(inputs, entry, sources, dataset=dataset, clips=found))
     write_corpus(corpus, entry, sources.shard_clips, work.folder)
     work.publish()
     print_counts("sources", corpus.n_rows, count_rows(out), len(corpus.rejects))

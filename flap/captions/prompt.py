@@ -7,6 +7,7 @@ its line.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -80,5 +81,5 @@ def spoken_tag(display_name: str) -> str:
 
     The first of its alternatives, without what stands in brackets.
     """
-    first = display_name.split(",")[0].split("(")[0].strip()
+    first = re.split(r"[,(]", display_name, maxsplit=1)[0].strip()
     return first if first.isupper() else first.lower()

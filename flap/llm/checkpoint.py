@@ -1,6 +1,6 @@
 """What a finished checkpoint directory is, and the manifest `flap_llm.json` that says so.
 
-    config.json  *.safetensors  tokenizer files  flap_llm.json
+config.json  *.safetensors  tokenizer files  flap_llm.json
 """
 
 import hashlib

@@ -46,14 +46,16 @@ def _vorbis(samples: Wave, rate_hz: int) -> bytes:
     return with_ogg_serial(_sndfile("OGG", "VORBIS", samples, rate_hz), serial=1)
 
 
-def _libav(container: str, codec: str, samples: Wave, rate_hz: int) -> bytes:
+def _libav(
+    container: str, codec: str, options: dict[str, str], samples: Wave, rate_hz: int
+) -> bytes:
     buffer = io.BytesIO()
     layout = "mono" if samples.shape[1] == 1 else "stereo"
     planes = np.ascontiguousarray(samples.T, dtype=np.float32)
     frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
     frame.sample_rate = rate_hz
     with av.open(buffer, "w", format=container, options={"fflags": "+bitexact"}) as output:
-        stream = output.add_stream(codec, rate=rate_hz, options={"flags": "+bitexact"})
+        stream = output.add_stream(codec, rate=rate_hz, options={"flags": "+bitexact"} | options)
         assert isinstance(stream, av.AudioStream)
         stream.layout = layout
         for packet in [*stream.encode(frame), *stream.encode(None)]:
@@ -69,8 +71,8 @@ FORMATS = (
     Format(".wav", 0.1, partial(_sndfile, "WAV", "PCM_24")),
     Format(".wav", 0.1, _float_wav),
     Format(".ogg", 0.15, _vorbis),
-    Format(".mp3", 0.075, partial(_libav, "mp3", "libmp3lame")),
-    Format(".m4a", 0.075, partial(_libav, "ipod", "aac")),
+    Format(".mp3", 0.075, partial(_libav, "mp3", "libmp3lame", {"compression_level": "9"})),
+    Format(".m4a", 0.075, partial(_libav, "ipod", "aac", {"aac_coder": "fast"})),
 )
 
 

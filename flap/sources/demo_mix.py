@@ -18,7 +18,7 @@ def render(
     scene: Scene, catalogue: Catalogue, rng: np.random.Generator, rate_hz: int, channels: int
 ) -> Wave:
     """Samples (frames, channels) within [-1, 1]."""
-    mix = np.zeros((int(round(scene.duration_s * rate_hz)), channels))
+    mix = np.zeros((round(scene.duration_s * rate_hz), channels))
     _lay(mix, _room(mix, rng, rate_hz), 0, np.ones(channels))
     if scene.background is not None:
         take = Take(rng, len(mix), rate_hz, _draw_pitch(rng, None))

@@ -25,10 +25,11 @@ def engine(take: Take) -> Wave:
     period = 1 / (take.draw(24, 30) * take.pitch)
     times = steady_times(take, 0.0, period, 0.04)
     firing = clicks(take, times, take.rng.uniform(0.7, 1.0, len(times)))
+    modes = {85.0 * take.pitch: 1.0, 240.0 * take.pitch: 0.5}
     exhaust = strikes(
         take,
         firing,
-        lambda grain: chord(grain, {85.0 * take.pitch: 1.0, 240.0 * take.pitch: 0.5}, 0.02),
+        lambda grain: chord(grain, modes, decay_s=0.02) * swell(grain, 0.004, 0.02),
         0.08,
     )
     return exhaust + 0.15 * band(take, noise(take), 150, 900)
@@ -39,7 +40,7 @@ def helicopter(take: Take) -> Wave:
     chop = (0.5 + 0.5 * tone(take, take.draw(11, 14) * take.pitch)) ** 4
     wash = band(take, noise(take), 80, 1200)
     thump = band(take, noise(take), 30, 110)
-    turbine = 0.05 * tone(take, take.draw(1800, 2300) * take.pitch)
+    turbine = 0.02 * tone(take, take.draw(1800, 2300) * take.pitch)
     return (0.08 + chop) * wash + 2.0 * chop * thump + turbine
 
 
@@ -70,7 +71,7 @@ def train_horn(take: Take) -> Wave:
     """A broad chord of air chimes, slow to speak."""
     base = take.draw(235, 275) * take.pitch
     chimes = {base * step * k: 1 / k for step in (1.0, 1.2, 1.42, 1.68, 2.02) for k in range(1, 7)}
-    air = 0.8 * band(take, noise(take), 300, 2500)
+    air = 0.3 * band(take, noise(take), 300, 2500)
     return (chord(take, chimes) + air) * swell(take, 0.15, 0.25)
 
 

@@ -125,9 +125,15 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         )
 
 
-def _refuse(line: Line, folder: Path, seen: set[str], *, has_split: bool) -> tuple[str, str] | None:
+Refusal = tuple[str, str] | None
+
+
+def _refuse(line: Line, folder: Path, seen: set[str], *, has_split: bool) -> Refusal:
     """Reason and detail why a line makes no clip, None if it does."""
-    name = line["file_name"]
+    return _refuse_recording(line["file_name"], folder, seen) or _refuse_words(line, has_split)
+
+
+def _refuse_recording(name: str, folder: Path, seen: set[str]) -> Refusal:
     if not name:
         return "missing", "file_name is empty"
     if _leaves(folder, name):
@@ -136,6 +142,10 @@ def _refuse(line: Line, folder: Path, seen: set[str], *, has_split: bool) -> tup
         return "duplicate", f"'{name}' again; give further captions as caption_2, caption_3, …"
     if not (folder / name).is_file():
         return "missing", f"no file '{name}' in the CSV's folder"
+    return None
+
+
+def _refuse_words(line: Line, has_split: bool) -> Refusal:
     if not _captions(line):
         return "no_caption", "every caption is empty"
     if has_split and line["split"].casefold() not in SPLIT_NAMES:

@@ -1,0 +1,97 @@
+"""Run a command and end its whole process group when the one who started it is gone.
+
+    python supervisor.py COMMAND...
+
+The starter makes this process the leader of a session and holds the other end of its standard
+input. When that end closes, whatever the reason (`kill -9` included), or when the command ends
+by itself, every process of the group is ended and the shared memory that they had mapped is
+removed. Standard library only: it starts in milliseconds and needs nothing of FLAP.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+GRACE_S = 20.0
+_POLL_S = 0.2
+
+
+def main() -> int:
+    assert os.getpgrp() == os.getpid(), "start me in a session of my own"
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _ignore)  # a handler, unlike SIG_IGN, is not inherited
+    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    while command.poll() is None and not _starter_is_gone():
+        pass
+    end_group(os.getpgrp(), command)
+    return command.wait()
+
+
+def end_group(group: int, command: "subprocess.Popen[bytes] | None" = None) -> None:
+    """SIGTERM, after GRACE_S SIGKILL, to all processes of `group` but this one."""
+    segments = _shared_memory(group)
+    for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        for pid in members(group):
+            _send(pid, number)
+        end = time.monotonic() + patience_s
+        while members(group) and time.monotonic() < end:
+            if command is not None:
+                command.poll()
+            time.sleep(_POLL_S)
+        segments |= _shared_memory(group)
+    for path in segments:
+        path.unlink(missing_ok=True)
+
+
+def members(group: int) -> list[int]:
+    """Live processes of a group, without this one and without zombies."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            state, _, pgrp = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+def _starter_is_gone() -> bool:
+    ready, _, _ = select.select([sys.stdin.fileno()], [], [], _POLL_S)
+    return bool(ready) and os.read(sys.stdin.fileno(), 1) == b""
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _shared_memory(group: int) -> set[Path]:
+    """Files under /dev/shm that processes of the group have mapped."""
+    found = set()
+    for pid in members(group):
+        try:
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            _, slash, rest = line.partition("/dev/shm/")
+            if slash and not rest.endswith(" (deleted)"):
+                found.add(Path("/dev/shm") / rest)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What every stage left behind, as one self-contained HTML page."""

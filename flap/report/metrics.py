@@ -1,0 +1,87 @@
+"""Metrics files → the scores on the page."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flap.errors import UserError
+from flap.schemas import RANKS
+from flap.shards import count_rows, read_folder
+
+DIRECTIONS = {"text_to_audio": "text → audio", "audio_to_text": "audio → text"}
+
+
+@dataclass(frozen=True)
+class Recall:
+    """R@k of one direction: [(name, share, share by chance or None)]."""
+
+    direction: str
+    shares: list[tuple[str, float, float | None]]
+    median_rank: float | None
+    queries: int | None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Scores of one benchmark; `recalls` is empty if it was not run."""
+
+    name: str
+    clips: int
+    captions: int
+    recalls: list[Recall]
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A metrics file, None if it is not there."""
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+    return found if isinstance(found, dict) else None
+
+
+def read_history(path: Path) -> pd.DataFrame | None:
+    """The training history, None if it is not there or empty."""
+    try:
+        history = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return None
+    return None if history.empty else history
+
+
+def read_benchmark(data: Path, metrics: Path, name: str) -> Benchmark:
+    """One benchmark's scores, with the median rank taken from RANKS."""
+    scores = read_json(metrics / "retrieval" / f"{name}.json") or {}
+    folder = data / "retrieval" / name
+    ranks = read_folder(folder, RANKS, ["direction", "rank"]) if count_rows(folder) else None
+    recalls = [
+        _recall(direction, scores[direction], ranks)
+        for direction in DIRECTIONS
+        if direction in scores
+    ]
+    return Benchmark(name, scores.get("clips", 0), scores.get("captions", 0), recalls)
+
+
+def _recall(direction: str, scores: dict[str, Any], ranks: pd.DataFrame | None) -> Recall:
+    chance = scores.get("chance", {})
+    shares = [(key, scores[key], chance.get(key)) for key in scores if key.startswith("R@")]
+    own = None if ranks is None else ranks.loc[ranks["direction"] == direction, "rank"]
+    if own is None or own.empty:
+        return Recall(DIRECTIONS[direction], shares, None, None)
+    return Recall(DIRECTIONS[direction], shares, float(own.median()), len(own))
+
+
+def flat_numbers(node: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Every number of a nested mapping, names joined by dots."""
+    numbers: list[tuple[str, float]] = []
+    for key, value in node.items():
+        if isinstance(value, dict):
+            numbers += flat_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            numbers.append((f"{prefix}{key}", value))
+    return numbers

@@ -1,0 +1,177 @@
+"""Stage folders → the facts on the page. A folder that is not there yet gives None."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flap.report.config import ReportConfig
+from flap.schemas import CAPTIONS, CLIPS, MELS, REJECTS, TAGS, TableSpec
+from flap.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
+
+EXAMPLES = 3
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Count:
+    """Rows through one stage; they add up unless a stage was run alone."""
+
+    stage: str
+    rows_in: int
+    rows_out: int
+    rejected: int
+
+    @property
+    def adds_up(self) -> bool:
+        return self.rows_in == self.rows_out + self.rejected
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Rows that one stage refused for one reason, with the first few as (name, detail)."""
+
+    stage: str
+    reason: str
+    rows: int
+    examples: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All that the page says about one dataset."""
+
+    name: str
+    splits: list[tuple[str, int]] | None
+    counts: list[Count]
+    rejects: list[Reason]
+    audio: pd.DataFrame | None  # duration_s, source_rate_hz, channels
+    tags: list[tuple[str, int]] | None
+    captions: "Captions | None"
+
+    @property
+    def rates(self) -> list[tuple[str, int]]:
+        return self._audio_values("source_rate_hz")
+
+    @property
+    def channels(self) -> list[tuple[str, int]]:
+        return self._audio_values("channels")
+
+    def _audio_values(self, column: str) -> list[tuple[str, int]]:
+        assert self.audio is not None
+        found = self.audio[column].value_counts().sort_index()
+        return [(f"{value:,}", int(rows)) for value, rows in found.items()]
+
+    def count(self, stage: str) -> Count | None:
+        return next((count for count in self.counts if count.stage == stage), None)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The enriched captions of a dataset."""
+
+    numbers: pd.DataFrame  # kept, reason, n_words, tag_coverage, faithfulness, invented
+    writers: list[str]
+    samples: pd.DataFrame
+
+    @property
+    def kept(self) -> int:
+        return int(self.numbers["kept"].sum())
+
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        refused = self.numbers.loc[~self.numbers["kept"], "reason"]
+        return _counted(Counter(refused))
+
+
+def read_dataset(data: Path, name: str, config: ReportConfig) -> Dataset:
+    """Read what stages `sources`, `audio`, `tagging` and `captions` left for one dataset."""
+    sources, audio, tagging, captions = (
+        data / stage / name for stage in ("sources", "audio", "tagging", "captions")
+    )
+    clips = _read(sources, CLIPS, ["split"])
+    tags = _read(tagging, TAGS, ["labels"])
+    enriched = _read_captions(captions, config)
+    return Dataset(
+        name=name,
+        splits=None if clips is None else _by_split(clips),
+        counts=_counts(sources, audio, tagging, enriched),
+        rejects=[*_rejects(sources), *_rejects(audio)],
+        audio=_read(audio, MELS, ["duration_s", "source_rate_hz", "channels"]),
+        tags=None if tags is None else _counted(Counter(tags["labels"].explode().dropna())),
+        captions=enriched,
+    )
+
+
+def _read(folder: Path, spec: TableSpec, columns: Sequence[str]) -> pd.DataFrame | None:
+    return read_folder(folder, spec, columns) if count_rows(folder) else None
+
+
+def _counted(counter: "Counter[str]") -> list[tuple[str, int]]:
+    """Most frequent first; equal ones by name, so that the page does not flicker."""
+    return sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _by_split(clips: pd.DataFrame) -> list[tuple[str, int]]:
+    found = Counter(clips["split"])
+    return [(split, found[split]) for split in SPLITS if split in found]
+
+
+def _counts(sources: Path, audio: Path, tagging: Path, captions: Captions | None) -> list[Count]:
+    counts = []
+    if n_sources := count_rows(sources):
+        refused = count_rows(sources / REJECTS_FOLDER)
+        counts.append(Count("sources", n_sources + refused, n_sources, refused))
+    if n_audio := count_rows(audio):
+        refused = count_rows(audio / REJECTS_FOLDER)
+        counts.append(Count("audio", n_sources, n_audio, refused))
+    if n_tagging := count_rows(tagging):
+        counts.append(Count("tagging", n_audio, n_tagging, 0))
+    if captions:
+        asked = len(captions.numbers)
+        counts.append(Count("captions", asked, captions.kept, asked - captions.kept))
+    return counts
+
+
+def _rejects(stage_folder: Path) -> list[Reason]:
+    paths = sorted((stage_folder / REJECTS_FOLDER).glob("shard-*.parquet"))
+    if not paths:
+        return []
+    rows = pd.concat([read_table(path, REJECTS).to_pandas() for path in paths])
+    return [
+        Reason(str(stage), str(reason), len(group), _examples(group))
+        for (stage, reason), group in rows.groupby(["stage", "reason"], sort=True)
+    ]
+
+
+def _examples(group: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(group[["clip_id", "detail"]].head(EXAMPLES).itertuples(index=False, name=None))
+
+
+def _read_captions(folder: Path, config: ReportConfig) -> Captions | None:
+    if not count_rows(folder):
+        return None
+    rows = read_folder(folder, CAPTIONS).sort_values(["clip_id", "original"], kind="stable")
+    who = ["model", "revision", "prompt_id", "sampling"]
+    writers = [
+        f"{row.model} ({row.revision}), prompt {row.prompt_id}, sampling {row.sampling}"
+        for row in rows[who].drop_duplicates().sort_values(who).itertuples()
+    ]
+    numbers = rows[["kept", "reason", "n_words", "tag_coverage", "faithfulness", "invented"]]
+    return Captions(numbers, writers, _sample(rows, config))
+
+
+def _sample(rows: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
+    """Half kept, half rejected as far as there are any; kept ones first."""
+    random = np.random.default_rng(config.seed)
+    kept, refused = (np.flatnonzero(rows["kept"] == value) for value in (True, False))
+    n_refused = min(len(refused), config.samples // 2)
+    n_kept = min(len(kept), config.samples - n_refused)
+    chosen = [
+        np.sort(random.choice(pool, size, replace=False))
+        for pool, size in ((kept, n_kept), (refused, n_refused))
+    ]
+    return rows.iloc[np.concatenate(chosen)]

@@ -1,0 +1,188 @@
+"""The flow on toy DVC workspaces: order, logs, failure, interruption; and its server's errors."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_API_URL
+from prefect.testing.utilities import prefect_test_harness
+
+from flap.errors import UserError
+from pipeline import children, dvc_graph, flow, serve
+from pipeline.children import Children, Stopped
+
+STAGES = """
+stages:
+  sources:
+    foreach: {demo: 1, other: 2}
+    do:
+      cmd: echo sounds of ${key} && echo ${item} > ${key}.clips
+      outs: [{ "${key}.clips": {cache: false}}]
+  audio:
+    cmd: MIDDLE
+    deps: [demo.clips]
+    outs: [{audio.mels: {cache: false}}]
+  retrieval:
+    cmd: "echo '{\\"text_to_audio\\": {\\"R@1\\": 0.25}}' > scores.json"
+    deps: [audio.mels]
+    metrics: [{scores.json: {cache: false}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=90):
+        yield
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with DVC and the toy stages; `audio` succeeds."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
+    write_stages(tmp_path, "echo decoding && echo mel > audio.mels")
+    return tmp_path
+
+
+def write_stages(workspace: Path, middle: str) -> None:
+    (workspace / "dvc.yaml").write_text(STAGES.replace("MIDDLE", middle))
+
+
+def run_flow(**parameters: object) -> State[None]:
+    return flow.flap(**parameters, return_state=True)
+
+
+def test_the_graph_is_dvcs_own_with_needs_before_stages(workspace: Path) -> None:
+    graph = dvc_graph.read_graph()
+    assert list(graph.dependencies) == ["sources@demo", "audio", "retrieval", "sources@other"]
+    assert graph.dependencies["retrieval"] == ("audio",)
+    assert graph.outs["audio"] == ("audio.mels",)
+
+
+def test_targets_bring_what_they_need_and_may_be_groups_or_outputs(workspace: Path) -> None:
+    assert list(dvc_graph.read_graph(["audio.mels"]).dependencies) == ["sources@demo", "audio"]
+    assert list(dvc_graph.read_graph(["sources"]).dependencies) == ["sources@demo", "sources@other"]
+    with pytest.raises(UserError, match="nonsense"):
+        dvc_graph.read_graph(["nonsense"])
+
+
+@pytest.mark.slow
+def test_stages_run_in_order_and_their_lines_are_logged(
+    prefect: None, workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        state = run_flow()
+    assert state.is_completed()
+    lines = [record.getMessage() for record in caplog.records]
+    shown = [line for line in lines if line in ("sounds of demo", "decoding", "sounds of other")]
+    assert shown == ["sounds of demo", "decoding", "sounds of other"]
+    assert dvc_graph.read_scores() == {"scores.json": {"text_to_audio.R@1": 0.25}}
+
+
+@pytest.mark.slow
+def test_a_failed_stage_is_named_and_what_needs_it_does_not_run(
+    prefect: None, workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_stages(workspace, "echo the disk is on fire && false")
+    with caplog.at_level(logging.INFO):
+        state = run_flow(parallel=2)
+    assert state.is_failed()
+    assert state.message is not None
+    assert "audio failed" in state.message
+    assert "not run: retrieval" in state.message
+    assert not (workspace / "scores.json").exists()
+    assert (workspace / "other.clips").exists(), "an unrelated stage still runs"
+    failures = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert any("the disk is on fire" in message for message in failures)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_no_process_behind(prefect: None, workspace: Path) -> None:
+    write_stages(workspace, "echo $$ > pid && sleep 300")
+    root = Path(__file__).parents[1]
+    environ = {**os.environ, "PYTHONPATH": str(root), "PREFECT_API_URL": PREFECT_API_URL.value()}
+    argv = [sys.executable, "-m", "pipeline.flow", "audio"]
+    process = subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        pid = int(wait_for_text(workspace / "pid"))
+        assert psutil.pid_exists(pid)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=40)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output.decode()
+    assert not is_running(pid)
+
+
+def test_ending_reaches_descendants_in_other_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ((signal.SIGINT, 0.5), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
+    monkeypatch.setattr(children, "GRACE_SECONDS", steps)
+    script = "setsid sh -c 'echo $$ > pid; trap \"\" INT; sleep 300' & sleep 300"
+    group = Children()
+    child = group.start(["sh", "-c", f"cd {tmp_path}; {script}"], os.environ)
+    pid = int(wait_for_text(tmp_path / "pid"))
+    group.end()
+    assert child.poll() is not None
+    assert not is_running(pid)
+    with pytest.raises(Stopped):
+        group.start(["true"], os.environ)
+
+
+def test_a_leftover_that_holds_the_output_open_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "LEFTOVER_SECONDS", 0.2)
+    lines: list[str] = []
+    script = "sleep 300 & echo $!; exit 3"
+    assert Children().run(["sh", "-c", script], os.environ, lines.append) == 3
+    assert not is_running(int(lines[0]))
+
+
+def test_stages_use_this_interpreter_whatever_the_path() -> None:
+    environ = flow.stage_environment({"PATH": "/elsewhere"})
+    assert environ["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/elsewhere"]
+
+
+def test_a_taken_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serve, "_handle_stops", lambda handler: None)  # pytest keeps its own
+    (tmp_path / "prefect.yaml").touch()
+    with HTTPServer((serve.HOST, 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match=f"port {other.server_port} is in use"):
+            serve.main(other.server_port)
+        other.shutdown()
+
+
+def wait_for_text(path: Path, seconds: float = 40.0) -> str:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if path.exists() and (text := path.read_text().strip()):
+            return text
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not appear")
+
+
+def is_running(pid: int) -> bool:
+    """After a moment for the kill to arrive; zombies are dead, some containers bury none."""
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return False
+        except psutil.NoSuchProcess:
+            return False
+        time.sleep(0.05)
+    return True

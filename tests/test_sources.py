@@ -1,0 +1,266 @@
+"""Stage `sources`: the folder adapter, AudioSet names, configuration, and the command."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flap.audioset import ALIASES_FILE, display_names, find_class
+from flap.config import load_section
+from flap.errors import UserError
+from flap.schemas import CLIPS, REJECTS
+from flap.shards import Row, read_folder, read_table
+from flap.sources.config import DatasetsConfig, FolderDataset, SplitFractions
+from flap.sources.folder import captions_file, read_corpus, write_corpus
+from flap.sources.folder_splits import split_by_caption
+from pipeline import sources as stage
+
+FRACTIONS = SplitFractions(train=0.6, val=0.2, test=0.2)
+
+
+def make_folder(folder: Path, rows: Sequence[Row], present: Sequence[str] | None = None) -> Path:
+    """A folder with captions.csv and an empty file for each recording that is `present`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(list(rows)).to_csv(folder / "captions.csv", index=False)
+    for name in present if present is not None else [str(row["file_name"]) for row in rows]:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def config(path: Path, seed: int = 1) -> FolderDataset:
+    return FolderDataset(adapter="folder", path=str(path), seed=seed, splits=FRACTIONS)
+
+
+def test_golden_row(tmp_path: Path) -> None:
+    row = {
+        "file_name": "a/dog.wav",
+        "caption_1": "A dog  barks ",
+        "caption_2": "",
+        "caption_3": "Barking",
+        "labels": "dog; sea_waves;wasp;My label;",
+        "split": "Validation",
+        "licence": "CC0 1.0",
+        "source": "me",
+        "duration_s": "2.5",
+        "mood": "calm",
+    }
+    corpus = read_corpus("zoo", config(make_folder(tmp_path / "zoo", [row])))
+    assert corpus.clips == [
+        {
+            "clip_id": "zoo/a/dog",
+            "dataset": "zoo",
+            "split": "val",
+            "uri": f"{tmp_path.as_posix()}/zoo/a/dog.wav",
+            "captions": ["A dog barks", "Barking"],
+            "labels": ["Dog", "Waves, surf", "Bee, wasp, etc.", "My label"],
+            "duration_s": 2.5,
+            "licence": "CC0 1.0",
+            "source": "me",
+        }
+    ]
+    assert corpus.rejects == []
+    assert corpus.notes == [
+        "ignored columns: mood",
+        "1 labels are no AudioSet class and are kept as they are: 'My label'",
+    ]
+
+
+def test_a_relative_path_stays_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "zoo", [{"file_name": "a.wav", "caption": "x"}])
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert read_corpus("zoo", config(Path("../zoo"))).clips[0]["uri"] == "../zoo/a.wav"
+
+
+def test_every_bad_row_is_a_reject_with_its_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "zoo"
+    (tmp_path / "secret.wav").touch()
+    folder.mkdir()
+    (folder / "link.wav").symlink_to(tmp_path / "secret.wav")
+    bad = [
+        ("good.wav", "again", "train", "duplicate"),
+        ("./good.wav", "again", "train", "duplicate"),
+        ("silent.wav", "  ", "train", "no_caption"),
+        ("split.wav", "x", "holdout", "bad_split"),
+        ("nosplit.wav", "x", "", "bad_split"),
+        ("../secret.wav", "x", "train", "outside"),
+        (str(tmp_path / "secret.wav"), "x", "train", "outside"),
+        ("link.wav", "x", "train", "outside"),
+        ("gone.wav", "x", "train", "missing"),
+        ("", "x", "train", "missing"),
+    ]
+    rows = [{"file_name": "good.wav", "caption": "A good one", "split": "test"}]
+    rows += [{"file_name": name, "caption": text, "split": split} for name, text, split, _ in bad]
+    present = ["good.wav", "silent.wav", "split.wav", "nosplit.wav"]
+    corpus = read_corpus("zoo", config(make_folder(folder, rows, present)))
+    assert [row["reason"] for row in corpus.rejects] == [reason for *_, reason in bad]
+    assert [row["clip_id"] for row in corpus.clips] == ["zoo/good"]
+    assert corpus.n_rows == len(corpus.clips) + len(corpus.rejects) == 11
+    assert corpus.rejects[3]["detail"].startswith("line 6: 'holdout' is none of dev, develop")
+
+
+def test_names_keep_the_extension_where_it_tells_them_apart(tmp_path: Path) -> None:
+    rows = [{"file_name": name, "caption": name} for name in ("a.wav", "a.flac", "b.v1.wav")]
+    corpus = read_corpus("zoo", config(make_folder(tmp_path, rows)))
+    assert {row["clip_id"] for row in corpus.clips} == {"zoo/a.wav", "zoo/a.flac", "zoo/b.v1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,caption\na.wav,x\n", "column 'file_name' is missing; add it.*found: file, caption"),
+        ("file_name,text\na.wav,x\n", "column 'caption' is missing; add it, or caption_1"),
+        ("file_name,caption\na.wav,one, two\n", "line 2 has 3 fields, the header 2.*quotes"),
+        ("", "is empty"),
+        ("file_name,caption,caption\n", "column 'caption' is there more than once"),
+        ("file_name,caption\ngone.wav,x\n", "no usable row among 1; 1 missing; first: line 2"),
+        ('file_name,caption\n"a.wav,x\n', "line 2: unexpected end of data"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_is_said(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "captions.csv").write_text(text)
+    with pytest.raises(UserError, match=f"captions.csv: {message}"):
+        read_corpus("zoo", config(tmp_path))
+
+
+def test_a_csv_from_a_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "captions.csv").write_bytes(
+        "file_name,caption\r\na.wav,Né\r\n\r\n".encode("utf-8-sig")
+    )
+    assert read_corpus("zoo", config(tmp_path)).clips[0]["captions"] == ["Né"]
+    (tmp_path / "captions.csv").write_bytes("file_name,caption\na.wav,Né\n".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_corpus("zoo", config(tmp_path))
+
+
+def test_which_csv_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="found no CSV"):
+        captions_file(tmp_path)
+    (tmp_path / "one.csv").touch()
+    assert captions_file(tmp_path) == captions_file(tmp_path / "one.csv") == tmp_path / "one.csv"
+    (tmp_path / "two.csv").touch()
+    with pytest.raises(UserError, match=r"found one\.csv, two\.csv"):
+        captions_file(tmp_path)
+    (tmp_path / "captions.csv").touch()
+    assert captions_file(tmp_path) == tmp_path / "captions.csv"
+    with pytest.raises(UserError, match="no such folder or CSV"):
+        captions_file(tmp_path / "three.csv")
+
+
+def test_splits_are_deterministic_and_near_the_fractions() -> None:
+    captions = [[f"caption {i}"] for i in range(2000)]
+    splits = split_by_caption(captions, 1, FRACTIONS)
+    assert splits == split_by_caption(captions, 1, FRACTIONS)
+    assert splits != split_by_caption(captions, 2, FRACTIONS)
+    assert splits[:100] == split_by_caption(captions[:100], 1, FRACTIONS)
+    for split in ("train", "val", "test"):
+        assert splits.count(split) / 2000 == pytest.approx(getattr(FRACTIONS, split), abs=0.04)
+
+
+def test_no_caption_is_in_two_splits() -> None:
+    # Clip i shares one caption with clip i+1 within each chain of four.
+    captions = [
+        [f"chain {i // 4} link {i % 4}", f"Chain {i // 4} LINK {i % 4 + 1}."] for i in range(400)
+    ]
+    splits = split_by_caption(captions, 1, FRACTIONS)
+    chains = [set(splits[start : start + 4]) for start in range(0, 400, 4)]
+    assert all(len(chain) == 1 for chain in chains)
+    assert set.union(*chains) == {"train", "val", "test"}
+
+
+def test_a_fraction_of_zero_gets_nothing() -> None:
+    only_train = SplitFractions(train=1.0, val=0.0, test=0.0)
+    assert set(split_by_caption([[str(i)] for i in range(50)], 1, only_train)) == {"train"}
+
+
+def test_written_shards(tmp_path: Path) -> None:
+    splits = ["test", "train", "val", "train", "dev", "eval", "development"]
+    rows = [
+        {"file_name": f"{i}.wav", "caption": f"c{i}", "split": split}
+        for i, split in enumerate(splits)
+    ]
+    rows.append({"file_name": "gone.wav", "caption": "x", "split": "train"})
+    folder = make_folder(tmp_path / "zoo", rows, [f"{i}.wav" for i in range(7)])
+    corpus = read_corpus("zoo", config(folder))
+    write_corpus(corpus, config(folder), 3, tmp_path / "out")
+    clips = read_folder(tmp_path / "out", CLIPS)
+    assert clips["clip_id"].tolist() == [f"zoo/{i}" for i in (1, 3, 6, 2, 4, 0, 5)]
+    assert len(list((tmp_path / "out").glob("shard-*.parquet"))) == 3
+    rejects = read_table(tmp_path / "out/_rejects/shard-00000.parquet", REJECTS)
+    assert rejects.to_pylist() == corpus.rejects
+
+
+def test_aliases_and_synonyms() -> None:
+    with ALIASES_FILE.open(newline="") as file:
+        aliases = {row["alias"]: row["display_name"] for row in csv.DictReader(file)}
+    assert len(aliases) == 50
+    assert set(aliases.values()) <= set(display_names())
+    for alias, name in aliases.items():
+        assert find_class(alias) == name
+    assert len(display_names()) == 527
+    assert all(find_class(name) == name for name in display_names())
+    assert find_class("CAR HORN") == find_class("honking") == "Vehicle horn, car horn, honking"
+    assert find_class("snake_oil") is find_class("etc.") is find_class("") is None
+
+
+def write_params(folder: Path, datasets: Row) -> None:
+    # JSON is YAML.
+    params = {"datasets": datasets, "sources": {"shard_clips": 2}}
+    (folder / "params.yaml").write_text(json.dumps(params))
+
+
+def folder_entry(**changes: object) -> Row:
+    splits = {"train": 0.8, "val": 0.1, "test": 0.1}
+    return {"adapter": "folder", "path": "zoo", "seed": 1, "splits": splits} | changes
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("zoo", folder_entry(splits={"train": 0.8, "val": 0.1, "test": 0.2}), "must sum to 1"),
+        ("zoo", folder_entry(colour="red"), "unknown key 'datasets.zoo.*colour'"),
+        ("zoo", folder_entry(adapter="tape"), "'tape'"),
+        ("zoo", {"adapter": "demo", "path": "x", "seed": 1}, "datasets.zoo.*clips' is missing"),
+        ("My Zoo", folder_entry(), "should match pattern"),
+    ],
+)
+def test_wrong_parameters_are_named(tmp_path: Path, name: str, entry: Row, message: str) -> None:
+    write_params(tmp_path, {name: entry})
+    with pytest.raises(UserError, match=message):
+        load_section(tmp_path / "params.yaml", "datasets", DatasetsConfig)
+
+
+def test_command_reads_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"file_name": f"{i}.wav", "caption": f"c{i}"} for i in range(5)]
+    make_folder(tmp_path / "zoo", rows, [f"{i}.wav" for i in range(4)])
+    write_params(tmp_path, {"zoo": folder_entry()})
+    monkeypatch.chdir(tmp_path)
+    stage.main("zoo", Path("data/sources/zoo"))
+    assert "sources: 5 in = 4 out + 1 rejected" in capsys.readouterr().out
+    assert len(read_folder(Path("data/sources/zoo"), CLIPS)) == 4
+    with pytest.raises(UserError, match="no dataset 'sea'; there are: zoo"):
+        stage.main("sea", Path("data/sources/sea"))
+
+
+def test_command_makes_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = Path("flap/sources/demo_sounds.yaml").resolve()
+    clips = {"train": 3, "val": 1, "test": 1}
+    write_params(
+        tmp_path, {"demo": {"adapter": "demo", "path": str(catalogue), "clips": clips, "seed": 1}}
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLAP_JOBS", "1")
+    stage.main("demo", Path("data/sources/demo"))
+    assert "sources: 5 in = 5 out + 0 rejected" in capsys.readouterr().out
+    clips_table = read_folder(Path("data/sources/demo"), CLIPS)
+    assert all(Path(uri).is_file() for uri in clips_table["uri"])
