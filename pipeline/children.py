@@ -7,6 +7,7 @@ us, in order: interrupt (stages keep what is finished), terminate, kill.
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,13 @@ import psutil
 
 GRACE_SECONDS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 LEFTOVER_SECONDS = 10.0
+# Where we are killed outright, Linux ends the child; a preexec_fn could deadlock among threads.
+_BOUND = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
+os.execvpe(sys.argv[1], sys.argv[1:], os.environ)
+"""
 
 
 class Stopped(Exception):
@@ -43,7 +51,7 @@ class Children:
             if self._ended:
                 raise Stopped("not started: the run is over")
             child = subprocess.Popen(
-                argv,
+                [sys.executable, "-S", "-c", _BOUND, *argv],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -150,6 +150,18 @@ def test_a_leftover_that_holds_the_output_open_is_killed(
     assert not is_running(int(lines[0]))
 
 
+def test_a_child_ends_when_we_are_killed_outright(tmp_path: Path) -> None:
+    script = (
+        "import os; from pipeline.children import Children;"
+        f"Children().run(['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 300'], os.environ, print)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[1])
+    pid = int(wait_for_text(tmp_path / "pid"))
+    parent.kill()
+    parent.wait()
+    assert not is_running(pid)
+
+
 def test_stages_use_this_interpreter_whatever_the_path() -> None:
     environ = flow.stage_environment({"PATH": "/elsewhere"})
     assert environ["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/elsewhere"]

@@ -4,6 +4,7 @@ Colours are written as the page's CSS variables, so that figures follow dark mod
 """
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,12 +44,20 @@ def histogram(values: pd.Series, label: str, what: str, span: tuple[float, float
     numbers = values.to_numpy(dtype=float)
 
     def draw(axes: Any) -> None:
-        low, high = span or (0.0, float(numbers.max(initial=1.0)))
-        axes.hist(numbers, bins=np.linspace(low, high, _BINS + 1), color=_SERIES[0])
+        axes.hist(numbers, bins=_edges(numbers, span), color=_SERIES[0])
         axes.set_ylabel(what)
 
     median = f"median {np.median(numbers):.3g}" if len(numbers) else "no values"
     return _svg(draw, f"Histogram of {label} over {len(numbers)} {what}: {median}.")
+
+
+def _edges(numbers: np.ndarray, span: tuple[float, float] | None) -> np.ndarray:
+    """Bin edges over `span`, or from 0; whole numbers get bins of whole width."""
+    low, high = span or (0.0, float(numbers.max(initial=1.0)))
+    if span is None and (numbers == numbers.round()).all():
+        width = max(1, math.ceil(high / _BINS))
+        return np.arange(0, high + width + 1, width) - 0.5
+    return np.linspace(low, high, _BINS + 1)
 
 
 def curves(history: pd.DataFrame, columns: Sequence[str], label: str) -> Markup:

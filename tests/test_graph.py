@@ -1,0 +1,198 @@
+"""The rules that hold the graph together: deps cover imports, params fit their classes, and
+packages import only what lies below them.
+"""
+
+import ast
+import importlib
+import pkgutil
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+import flap
+from flap.config import load_section, read_params
+
+ROOT = Path(__file__).parents[1]
+GRAPH = read_params(ROOT / "dvc.yaml")
+STAGES: dict[str, Any] = {
+    name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()
+}
+PARAMS = ROOT / "params.yaml"
+PAPER = ROOT / "params.paper.yaml"
+
+CORE = {"audioset", "clips", "config", "errors", "schemas", "shards", "torchaudio_on_cpu"}
+MAY_IMPORT = {  # package → packages beside the core
+    "sources": set(),
+    "audio": set(),
+    "tagger": {"model", "training"},
+    "tagging": {"model"},
+    "llm": set(),
+    "captions": set(),
+    "model": set(),
+    "training": set(),
+    "pretrain": {"model", "training"},
+    "retrieval": {"model"},
+    "report": set(),
+}
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """Dotted names of our own modules that `file` imports, lazily or at its head."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(name for name in names if name.split(".")[0] in ("flap", "pipeline"))
+
+
+def module_file(name: str) -> Path | None:
+    base = ROOT / Path(*name.split("."))
+    for file in (base.with_suffix(".py"), base / "__init__.py"):
+        if file.exists():
+            return file
+    return None
+
+
+def closure(start: Path) -> set[Path]:
+    """All files of ours that running `start` can load."""
+    found, queue = set(), [start]
+    while queue:
+        file = queue.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for name in imports(file):
+            parts = name.split(".")
+            ancestors = (".".join(parts[: i + 1]) for i in range(len(parts)))
+            queue += [target for target in map(module_file, ancestors) if target]
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_cover_what_the_stage_imports(stage: str) -> None:
+    deps = [ROOT / dep for dep in STAGES[stage]["deps"] if "${" not in dep]
+    files = closure(ROOT / "pipeline" / f"{stage}.py")
+    files |= {file.with_name(f"{stem}.csv") for file in files if file.stem == "audioset"
+              for stem in ("audioset_labels", "label_aliases")}
+    missing = {
+        str(file.relative_to(ROOT))
+        for file in files
+        if not any(file == dep or dep in file.parents for dep in deps)
+    }
+    if stage in ("tagger", "pretrain", "report"):
+        missing.discard("flap/label_aliases.csv")  # they name classes, they map no labels
+    assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_exist(stage: str) -> None:
+    outs = ("data/", "metrics")
+    for dep in STAGES[stage]["deps"]:
+        assert "${" in dep or dep.startswith(outs) or (ROOT / dep).exists(), dep
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_command_names_no_path_outside_deps_and_outs(stage: str) -> None:
+    body = STAGES[stage]
+    declared = list(body["deps"])
+    for key in ("outs", "metrics", "plots"):
+        declared += [next(iter(o)) if isinstance(o, dict) else o for o in body.get(key, [])]
+    for path in re.findall(r"(?:data|metrics)(?:/\S+)?", body["cmd"]):
+        inside = any(d == path or d.startswith(f"{path}/") for d in declared)
+        assert inside, f"{path} in the command of {stage} is neither dep nor out"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_cover_the_sections_that_the_stage_loads(stage: str) -> None:
+    loaded = set()
+    for file in closure(ROOT / "pipeline" / f"{stage}.py"):
+        loaded |= set(re.findall(r"load_section\(\s*\w+,\s*\"(\w+)\"", file.read_text()))
+    tracked = {param.split(".")[0] for param in STAGES[stage].get("params", [])}
+    assert loaded == tracked
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_is_described_and_named_alike_everywhere(stage: str) -> None:
+    assert STAGES[stage]["desc"]
+    assert (ROOT / "pipeline" / f"{stage}.py").exists()
+    assert (ROOT / "flap" / stage / "__init__.py").exists()
+    assert (ROOT / "tests" / f"test_{stage}.py").exists()
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_packages_import_only_what_lies_below_them(package: str) -> None:
+    allowed = CORE | {package} | MAY_IMPORT[package]
+    for file in (ROOT / "flap" / package).rglob("*.py"):
+        for name in imports(file):
+            parts = name.split(".")
+            assert parts[0] != "pipeline", f"{file} imports {name}"
+            assert len(parts) == 1 or parts[1] in allowed, f"{file} imports {name}"
+
+
+def test_every_package_has_a_rule_and_the_core_imports_no_package() -> None:
+    packages = {p.parent.name for p in (ROOT / "flap").glob("*/__init__.py")}
+    assert packages == set(MAY_IMPORT)
+    for file in (ROOT / "flap").glob("*.py"):
+        for name in imports(file):
+            parts = name.split(".")
+            assert len(parts) == 1 or parts[1] in CORE, f"{file} imports {name}"
+
+
+@cache
+def section_classes() -> dict[str, type[BaseModel]]:
+    """Every `<Section>Config` of a config module, by the section's name."""
+    classes: dict[str, type[BaseModel]] = {}
+    for info in pkgutil.walk_packages(flap.__path__, "flap."):
+        if info.name.endswith(".config") and info.name != "flap.config":
+            module = importlib.import_module(info.name)
+            for name, cls in vars(module).items():
+                if name.endswith("Config") and getattr(cls, "__module__", "") == info.name:
+                    classes[name.removesuffix("Config").lower()] = cls
+    return classes
+
+
+def nested(cls: type[BaseModel]) -> set[type[BaseModel]]:
+    found = {cls}
+    for field in cls.model_fields.values():
+        for inner in re.findall(r"[\w.]+", str(field.annotation)):
+            for other in section_classes().values():
+                if inner == f"{other.__module__}.{other.__qualname__}" and other not in found:
+                    found |= nested(other)
+    return found
+
+
+@pytest.mark.parametrize("file", [PARAMS, PAPER], ids=lambda file: file.name)
+def test_params_load_and_every_section_has_a_class(file: Path) -> None:
+    for section in read_params(file):
+        load_section(file, section, section_classes()[section])
+
+
+def test_every_class_has_a_section() -> None:
+    used = {inner for s in read_params(PARAMS) for inner in nested(section_classes()[s])}
+    assert set(section_classes().values()) <= used
+
+
+def test_sections_have_no_defaults() -> None:
+    for cls in section_classes().values():
+        for name, field in cls.model_fields.items():
+            assert field.is_required(), f"{cls.__name__}.{name} has a default"
+
+
+def test_paper_has_the_keys_of_the_default() -> None:
+    def keys(value: Any, path: str = "") -> set[str]:
+        free = {"datasets", "benchmarks"}  # maps from names that the user chooses
+        if not isinstance(value, dict) or path in free or path.endswith("mask"):
+            return {path}
+        return {
+            key for name in value for key in keys(value[name], f"{path}.{name}".strip("."))
+        }
+
+    assert keys(read_params(PARAMS)) == keys(read_params(PAPER))
