@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 MODEL = "fake-llm"
-_ASKED = re.compile(r'Describe a situation with (.*) sounds and combine it with "?(.*?)"? together')
+_ASKED = re.compile(
+    r'Describe a situation with (.*) sounds and combine it with (?:the )?"?(.*?)"? together'
+)
 
 
 @dataclass
@@ -103,6 +105,7 @@ def fake_llm_server(behaviour: Behaviour) -> Iterator[str]:
     handler = type("Handler", (_Handler,), {"behaviour": behaviour})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # clients that are killed in tests
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/v1"

@@ -165,6 +165,9 @@ def test_every_row_ends_in_mels_or_rejects(tmp_path: Path) -> None:
     assert (row["source_rate_hz"], row["channels"]) == (22050, 2)
     assert row["sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
     rejects = read_table(target.parent / "_rejects" / target.name, REJECTS).to_pylist()
-    assert [(r["clip_id"], r["reason"]) for r in rejects] == [("empty", "empty"), ("gone", "missing")]
+    assert [(r["clip_id"], r["reason"]) for r in rejects] == [
+        ("empty", "empty"),
+        ("gone", "missing"),
+    ]
     assert provenance(table.schema)["sample_rate_hz"] == CONFIG.sample_rate_hz
     assert torch.get_num_threads() >= 1

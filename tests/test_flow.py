@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -107,6 +107,28 @@ def test_a_failed_stage_is_named_and_what_needs_it_does_not_run(
 
 
 @pytest.mark.slow
+def test_a_stage_waits_for_another_dvc_but_a_failure_is_final(prefect: None) -> None:
+    class Scripted(Children):
+        """Exits with one code after the other, each with its last line."""
+
+        def __init__(self, *ends: tuple[int, str]) -> None:
+            super().__init__()
+            self.ends = list(ends)
+
+        def run(self, argv: Sequence[str], env: object, on_line: Callable[[str], None]) -> int:
+            code, line = self.ends.pop(0)
+            on_line(line)
+            return code
+
+    stage = flow.run_stage.with_options(retry_delay_seconds=0)
+    busy = (255, "ERROR: 'data/a' is busy, it is being blocked by:")
+    waiting, failing = Scripted(busy, busy, (0, "done")), Scripted((255, "ERROR: no"), (0, "done"))
+    assert stage("audio", False, waiting, return_state=True).is_completed()
+    assert stage("audio", False, failing, return_state=True).is_failed()
+    assert (len(waiting.ends), len(failing.ends)) == (0, 1)
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_process_behind(prefect: None, workspace: Path) -> None:
     write_stages(workspace, "echo $$ > pid && sleep 300")
     root = Path(__file__).parents[1]
@@ -151,10 +173,9 @@ def test_a_leftover_that_holds_the_output_open_is_killed(
 
 
 def test_a_child_ends_when_we_are_killed_outright(tmp_path: Path) -> None:
-    script = (
-        "import os; from pipeline.children import Children;"
-        f"Children().run(['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 300'], os.environ, print)"
-    )
+    child = f"['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 300']"
+    script = "import os; from pipeline.children import Children as C; "
+    script += f"C().run({child}, os.environ, print)"
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[1])
     pid = int(wait_for_text(tmp_path / "pid"))
     parent.kill()

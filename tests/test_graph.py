@@ -18,9 +18,7 @@ from flap.config import load_section, read_params
 
 ROOT = Path(__file__).parents[1]
 GRAPH = read_params(ROOT / "dvc.yaml")
-STAGES: dict[str, Any] = {
-    name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()
-}
+STAGES: dict[str, Any] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
 PARAMS = ROOT / "params.yaml"
 PAPER = ROOT / "params.paper.yaml"
 
@@ -80,8 +78,12 @@ def closure(start: Path) -> set[Path]:
 def test_deps_cover_what_the_stage_imports(stage: str) -> None:
     deps = [ROOT / dep for dep in STAGES[stage]["deps"] if "${" not in dep]
     files = closure(ROOT / "pipeline" / f"{stage}.py")
-    files |= {file.with_name(f"{stem}.csv") for file in files if file.stem == "audioset"
-              for stem in ("audioset_labels", "label_aliases")}
+    files |= {
+        file.with_name(f"{stem}.csv")
+        for file in files
+        if file.stem == "audioset"
+        for stem in ("audioset_labels", "label_aliases")
+    }
     missing = {
         str(file.relative_to(ROOT))
         for file in files
@@ -191,8 +193,6 @@ def test_paper_has_the_keys_of_the_default() -> None:
         free = {"datasets", "benchmarks"}  # maps from names that the user chooses
         if not isinstance(value, dict) or path in free or path.endswith("mask"):
             return {path}
-        return {
-            key for name in value for key in keys(value[name], f"{path}.{name}".strip("."))
-        }
+        return {key for name in value for key in keys(value[name], f"{path}.{name}".strip("."))}
 
     assert keys(read_params(PARAMS)) == keys(read_params(PAPER))

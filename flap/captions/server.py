@@ -166,7 +166,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.kill()
         process.wait()
     if supervisor.members(process.pid):
-        supervisor.end_group(process.pid)
+        supervisor.end_group(process.pid, set())
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 GRACE_S = 20.0
-_POLL_S = 0.2
+_POLL_S = 0.1
+_LOOK_S = 1.0
 
 
 def main() -> int:
@@ -27,15 +28,21 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _ignore)  # a handler, unlike SIG_IGN, is not inherited
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-    while command.poll() is None and not _starter_is_gone():
-        pass
-    end_group(os.getpgrp(), command)
+    segments: set[Path] = set()
+    while command.poll() is None and not _starter_is_gone(_LOOK_S):
+        segments |= shared_memory(os.getpgrp())  # a process that crashes leaves no trace of its own
+    end_group(os.getpgrp(), segments, command)
     return command.wait()
 
 
-def end_group(group: int, command: "subprocess.Popen[bytes] | None" = None) -> None:
-    """SIGTERM, after GRACE_S SIGKILL, to all processes of `group` but this one."""
-    segments = _shared_memory(group)
+def end_group(
+    group: int, segments: set[Path], command: "subprocess.Popen[bytes] | None" = None
+) -> None:
+    """SIGTERM, after GRACE_S SIGKILL, to all processes of `group` but this one.
+
+    Shared memory that the group has mapped, now or in `segments`, is removed.
+    """
+    segments = segments | shared_memory(group)
     for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         for pid in members(group):
             _send(pid, number)
@@ -44,7 +51,6 @@ def end_group(group: int, command: "subprocess.Popen[bytes] | None" = None) -> N
             if command is not None:
                 command.poll()
             time.sleep(_POLL_S)
-        segments |= _shared_memory(group)
     for path in segments:
         path.unlink(missing_ok=True)
 
@@ -64,8 +70,8 @@ def members(group: int) -> list[int]:
     return found
 
 
-def _starter_is_gone() -> bool:
-    ready, _, _ = select.select([sys.stdin.fileno()], [], [], _POLL_S)
+def _starter_is_gone(patience_s: float) -> bool:
+    ready, _, _ = select.select([sys.stdin.fileno()], [], [], patience_s)
     return bool(ready) and os.read(sys.stdin.fileno(), 1) == b""
 
 
@@ -78,7 +84,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _shared_memory(group: int) -> set[Path]:
+def shared_memory(group: int) -> set[Path]:
     """Files under /dev/shm that processes of the group have mapped."""
     found = set()
     for pid in members(group):
