@@ -1,0 +1,1 @@
+"""One module a stage: read parameters and tables, call flap, write tables."""

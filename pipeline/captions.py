@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +13,10 @@ import typer
 from tqdm import tqdm
 
 from flap.captions.cache import AnswerCache
-from flap.captions.client import CachedAsker, question_key
+from flap.captions.client import Ask, CachedAsker, Unknown, ask_nobody
 from flap.captions.config import CaptionsConfig
 from flap.captions.endpoints import Client, Endpoints, endpoints_of_environment
-from flap.captions.enrich import Batch, Origin, enrich, failed_requests, read_batch
+from flap.captions.enrich import Batch, Origin, enrich, enrich_one, failed_requests, read_batch
 from flap.captions.metrics import caption_metrics
 from flap.captions.prompt import Prompt, load_prompt
 from flap.captions.server import serve
@@ -39,6 +39,10 @@ class Job:
     manifest: Manifest
     shards: tuple[tuple[Path, Path], ...]  # CLIPS and TAGS, of one name
     work: Work
+
+    def origin(self) -> Origin:
+        """What is the same in every row."""
+        return Origin.of(self.prompt.id, self.manifest.name, self.manifest.sha256, self.config)
 
     def todo(self) -> Iterator[Batch]:
         """Batches that are not written yet, or were written with failed requests."""
@@ -91,18 +95,23 @@ def _open(clips: Path, tags: Path, llm: Path, out: Path, config: CaptionsConfig)
 
 def _answer(job: Job, cache: AnswerCache, rows: int) -> None:
     """Write all batches; no server is started if the cache knows every answer."""
-    if not any(_is_unknown(job, cache, batch) for batch in job.todo()):
+    if asyncio.run(_knows_all(job, cache)):
         asyncio.run(_enrich(job, cache, None, rows))
         return
     with _endpoints(job) as endpoints:
         asyncio.run(_enrich(job, cache, endpoints, rows))
 
 
-def _is_unknown(job: Job, cache: AnswerCache, batch: Batch) -> bool:
-    asked = (q for q in batch.questions if q.tags)
-    weights = job.manifest.sha256
-    keys = (question_key(weights, job.prompt, job.config, q.tags, q.original) for q in asked)
-    return any(cache.get(key) is None for key in keys)
+async def _knows_all(job: Job, cache: AnswerCache) -> bool:
+    asker = CachedAsker(ask_nobody, cache, job.manifest.sha256, job.prompt, job.config)
+    attempts = job.prompt.attempts(job.config.tries)
+    try:
+        for batch in job.todo():
+            for question in batch.questions:
+                await enrich_one(question, asker, attempts, job.origin(), job.config)
+    except Unknown:
+        return False
+    return True
 
 
 @contextmanager
@@ -116,24 +125,35 @@ def _endpoints(job: Job) -> Iterator[Endpoints]:
         yield started
 
 
-async def _enrich(job: Job, cache: AnswerCache, endpoints: Endpoints | None, rows: int) -> None:
-    weights, start = job.manifest.sha256, time.monotonic()
-    origin = Origin.of(job.prompt.id, job.manifest.name, weights, job.config)
-    provenance = {"stage": "captions", "llm": job.manifest.model_dump(), "prompt": job.prompt.id}
-    client = Client(endpoints or Endpoints((), "", ""), job.prompt, job.config)
-    asker = CachedAsker(client.ask, cache, weights, job.prompt, job.config)
-    done = rows - sum(len(batch.questions) for batch in job.todo())
+@asynccontextmanager
+async def _asking(job: Job, endpoints: Endpoints | None) -> AsyncIterator[Ask]:
+    if endpoints is None:
+        yield ask_nobody
+        return
+    client = Client(endpoints, job.prompt, job.config)
     try:
         await client.check()
-        progress: tqdm[Any]
-        with tqdm(desc="captions", initial=done, total=rows, unit="caption") as progress:
-            await enrich(job.todo(), asker, origin, job.config, provenance, progress)
+        yield client.ask
     finally:
         await client.close()
+
+
+async def _enrich(job: Job, cache: AnswerCache, endpoints: Endpoints | None, rows: int) -> None:
+    weights, start = job.manifest.sha256, time.monotonic()
+    provenance = {"stage": "captions", "llm": job.manifest.model_dump(), "prompt": job.prompt.id}
+    done = rows - sum(len(batch.questions) for batch in job.todo())
+    async with _asking(job, endpoints) as ask:
+        asker = CachedAsker(ask, cache, weights, job.prompt, job.config)
+        progress: tqdm[Any]
+        with tqdm(desc="captions", initial=done, total=rows, unit="caption") as progress:
+            attempts = job.prompt.attempts(job.config.tries)
+            await enrich(
+                job.todo(), asker, job.origin(), job.config, attempts, provenance, progress
+            )
     seconds = time.monotonic() - start
     typer.echo(
-        f"captions: {asker.asked} asked in {seconds:.0f} s "
-        f"({asker.asked / seconds:.1f}/s), {rows - done - asker.asked} known or not asked"
+        f"captions: {rows - done} captions in {seconds:.0f} s ({(rows - done) / seconds:.1f}/s), "
+        f"{asker.asked} requests"
     )
 
 

@@ -32,7 +32,7 @@ def main(
     from flap.clips import usable_clips  # torch and transformers load after --help and errors
     from flap.model.flap import load_flap
     from flap.retrieval.benchmark import rank_benchmark
-    from flap.retrieval.scores import DIRECTIONS, scores
+    from flap.retrieval.scores import describe, scores
 
     candidates = usable_clips(clips, mels, [chosen.dataset], [chosen.split])
     rows = rank_benchmark(benchmark, candidates, load_flap(model), config.batch)
@@ -41,11 +41,7 @@ def main(
     work.publish()
     found = scores(read_folder(out, RANKS), config.recall_at)
     write_metrics(metrics, found)
-    print(f"retrieval {benchmark}: {found['clips']} clips, {found['captions']} captions")
-    for direction in DIRECTIONS:
-        chance = found[direction]["chance"]
-        line = ", ".join(f"{k} {found[direction][k]:.1%} (chance {chance[k]:.1%})" for k in chance)
-        print(f"  {direction}: {line}")
+    print(describe(benchmark, found))
 
 
 if __name__ == "__main__":

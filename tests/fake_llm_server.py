@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 MODEL = "fake-llm"
@@ -33,7 +32,6 @@ class Behaviour:
     fail_first: int = 0  # this many requests get a 500
     hang_on: str | None = None  # part of the prompt that is never answered
     api_key: str | None = None
-    journal: Path | None = None  # one line an answered prompt, for servers in other processes
     asked: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -71,10 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         status = next((s for part, s in behaviour.fail_status.items() if part in last), 200)
         if failing or status != 200:
             return self._reply(500 if failing else status, {"error": {"message": "told to fail"}})
-        self._reply(200, _completion(answer_to(last), chat="messages" in body))
-        if behaviour.journal is not None:
-            with behaviour.lock, behaviour.journal.open("a") as file:
-                file.write(json.dumps(last) + "\n")
+        return self._reply(200, _completion(answer_to(last), chat="messages" in body))
 
     def _reply(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()

@@ -20,6 +20,7 @@ from flap.captions.audit import REASONS, audit, faithfulness, invented, tag_cove
 from flap.captions.cache import Answer, AnswerCache
 from flap.captions.client import CachedAsker
 from flap.captions.endpoints import Client, Endpoints, Patience, tidy
+from flap.captions.enrich import Origin, Question, enrich_one
 from flap.captions.prompt import load_prompt, spoken_tag
 from flap.errors import UserError
 from pipeline import captions as stage
@@ -41,6 +42,7 @@ QUICK = Patience(timeout_s=0.5, attempts=3, first_wait_s=0.01)
         ("A dog barks.", DOG, "I'm sorry, I cannot hear a dog barking.", "stop", "refusal"),
         ("A dog barks.", DOG, "A dog barks " + "very " * 60 + "loudly.", "stop", "too_long"),
         ("A dog barks.", DOG, "A dog barks and a dog barks again.", "stop", "repetition"),
+        ("A dog barks, a dog barks.", DOG, "A dog barking, then a dog barking.", "stop", ""),
         ("A dog barks.", DOG, "there is a dog barks", "stop", "copy"),
         ("A dog barks at a red car.", DOG, "There is a dog.", "stop", "low_faithfulness"),
         ("A dog barks.", [*RAIN, "Bell"], "Dogs are barking.", "stop", "low_tag_coverage"),
@@ -93,7 +95,9 @@ def test_prompts_put_the_paper_request(name: str) -> None:
     assert "Describe a situation with male speech, rain sounds and combine it with" in text
     assert "It {rains}." in text
     assert prompt.id.startswith(f"{name}-")
-    assert prompt.opening(["Rain"], "x") == prompt.opening(["Rain"], "x")
+    tries = range(prompt.attempts(3))
+    openings = [prompt.opening(["Rain"], "x", attempt) for attempt in tries]
+    assert len(set(openings)) == (3 if prompt.openings else 1)
 
 
 def test_small_text_functions() -> None:
@@ -110,7 +114,7 @@ def _ask(behaviour: Behaviour, *captions: str, key: str = "k") -> list[Answer | 
         client = Client(Endpoints((url,), key, MODEL), prompt, settings, QUICK)
         try:
             await client.check()
-            return await asyncio.gather(*(client.ask(["Rain"], caption) for caption in captions))
+            return await asyncio.gather(*(client.ask(["Rain"], caption, 0) for caption in captions))
         finally:
             await client.close()
 
@@ -145,13 +149,13 @@ def test_wrong_key_wrong_model_and_no_server_end_the_run() -> None:
             asyncio.run(other.check())
     gone = Client(Endpoints((url,), "k", MODEL), prompt, config(), QUICK)
     with pytest.raises(UserError, match="no server answers"):
-        asyncio.run(gone.ask(["Rain"], "x"))
+        asyncio.run(gone.ask(["Rain"], "x", 0))
 
 
 def test_equal_questions_are_asked_once_even_at_the_same_time(tmp_path: Path) -> None:
     asked: Counter[str] = Counter()
 
-    async def ask(_tags: object, caption: str) -> Answer:
+    async def ask(_tags: object, caption: str, _attempt: int) -> Answer:
         asked[caption] += 1
         await asyncio.sleep(0.01)
         return Answer(f"{caption}!", "stop")
@@ -159,7 +163,7 @@ def test_equal_questions_are_asked_once_even_at_the_same_time(tmp_path: Path) ->
     async def go() -> None:
         with AnswerCache(tmp_path / "c.sqlite") as cache:
             asker = CachedAsker(ask, cache, "w", load_prompt("few_shot"), config())
-            answers = await asyncio.gather(*(asker(DOG, c) for c in ["a", "a", "b", "a"]))
+            answers = await asyncio.gather(*(asker(DOG, c, 0) for c in ["a", "a", "b", "a"]))
             assert [answer.text for answer in answers if answer] == ["a!", "a!", "b!", "a!"]
 
     asyncio.run(go())
@@ -217,6 +221,24 @@ def test_a_rerun_asks_nothing_and_gives_the_same_bytes(
     assert set(behaviour.asked.values()) == {1}
 
 
+def test_a_rejected_answer_is_asked_again_with_another_opening() -> None:
+    answers = ["there is a dog barks", "", "A barking dog.", "never asked"]
+    question, settings = Question("d/0", "A dog barks.", ("Dog",)), config()
+
+    def rows(said: list[str], attempts: int) -> list[str]:
+        left = iter(said)
+
+        async def ask(*_: object) -> Answer:
+            return Answer(next(left), "stop")
+
+        origin = Origin("p", "m", "r", "{}")
+        row = asyncio.run(enrich_one(question, ask, attempts, origin, settings))
+        return [row["enriched"], row["reason"], *left]
+
+    assert rows(answers, 3) == ["A barking dog.", "", "never asked"]
+    assert rows(answers, 2)[:2] == ["there is a dog barks", "copy"], "the first if none is kept"
+
+
 def test_all_requests_failing_is_an_error(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_llm_server(Behaviour(fail_status={"situation": 400})) as url:
         monkeypatch.setenv("FLAP_LLM_ENDPOINTS", url)
@@ -226,7 +248,9 @@ def test_all_requests_failing_is_an_error(inputs: Inputs, monkeypatch: pytest.Mo
 
 
 def test_kill_and_rerun_gives_the_same_table_and_repeats_no_answer(tmp_path: Path) -> None:
-    killed, whole = (write_inputs(tmp_path / name, clips=80) for name in ("killed", "whole"))
+    killed, whole = (
+        write_inputs(tmp_path / name, clips=80, tries=1) for name in ("killed", "whole")
+    )
     behaviour = Behaviour(delay_s=0.05)
     with fake_llm_server(behaviour) as url:
         environment = os.environ | {"FLAP_LLM_ENDPOINTS": url}

@@ -35,6 +35,7 @@ MAY_IMPORT = {  # package → packages beside the core
     "pretrain": {"model", "training"},
     "retrieval": {"model"},
     "report": set(),
+    "flops": {"model"},
 }
 
 

@@ -5,7 +5,8 @@ of REASONS, is the one that is written down.
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from flap.captions.config import CaptionsConfig
@@ -14,6 +15,8 @@ from flap.captions.words import (
     content_stems,
     content_words,
     names_tag,
+    neighbouring_content,
+    stems,
     tag_names,
     words,
 )
@@ -73,7 +76,7 @@ def audit(
         "prompt_echo": bool(_ECHO.search(enriched)),
         "refusal": bool(_REFUSAL.search(enriched)),
         "too_long": n_words > limits.max_words,
-        "repetition": repeats(enriched),
+        "repetition": repeats(original, enriched),
         "copy": is_copy(original, enriched),
         "low_faithfulness": kept < limits.min_faithfulness,
         "low_tag_coverage": coverage < limits.min_tag_coverage,
@@ -85,8 +88,8 @@ def audit(
 
 def tag_coverage(tags: Sequence[str], text: str) -> float:
     """Share of the tags that the text names; 1 if there are none."""
-    stems = all_stems(text)
-    return _share(sum(names_tag(stems, tag) for tag in tags), len(tags))
+    found = all_stems(text)
+    return _share(sum(names_tag(found, tag) for tag in tags), len(tags))
 
 
 def faithfulness(original: str, text: str) -> float:
@@ -108,9 +111,11 @@ def ascii_share(text: str) -> float:
     return _share(sum(letter.isascii() for letter in letters), len(letters))
 
 
-def repeats(text: str) -> bool:
-    """Whether three words in a row, or two content words in a row, come twice."""
-    return _any_twice(words(text), 3) or _any_twice(content_stems(text), 2)
+def repeats(original: str, text: str) -> bool:
+    """Whether three words, or two neighbouring content words, come again unlike in the original."""
+    return _again(stems(original), stems(text), 3) or _again(
+        neighbouring_content(original), neighbouring_content(text), 1
+    )
 
 
 def is_copy(original: str, text: str) -> bool:
@@ -118,9 +123,13 @@ def is_copy(original: str, text: str) -> bool:
     return content_words(original) == content_words(text)
 
 
-def _any_twice(items: Sequence[str], length: int) -> bool:
-    runs = [tuple(items[i : i + length]) for i in range(len(items) - length + 1)]
-    return len(runs) > len(set(runs))
+def _again(original: Sequence[Hashable], text: Sequence[Hashable], length: int) -> bool:
+    before, after = _runs(original, length), _runs(text, length)
+    return any(count > max(before[run], 1) for run, count in after.items())
+
+
+def _runs(items: Sequence[Hashable], length: int) -> Counter[tuple[Hashable, ...]]:
+    return Counter(tuple(items[i : i + length]) for i in range(len(items) - length + 1))
 
 
 def _share(part: int, whole: int) -> float:

@@ -23,6 +23,7 @@ class CaptionsConfig(Section):
 
     splits: tuple[Split, ...]
     prompt: str  # file in flap/captions/prompts, without .yaml
+    tries: int  # times a caption is asked, each with another opening, until one is kept
     max_tags: int
     temperature: float
     max_tokens: int

@@ -104,33 +104,36 @@ class Client:
                     f"it with --served-model-name {self._model} on the checkpoint of the stage llm"
                 )
 
-    async def ask(self, tags: Sequence[str], caption: str) -> Answer | None:
+    async def ask(self, tags: Sequence[str], caption: str, attempt: int) -> Answer | None:
         """The model's answer; None if the server refuses or fails at this request."""
-        send = self._chat if self._prompt.form == "chat" else self._complete
+        prompt = self._prompt
+        text, opening = prompt.text(tags, caption), prompt.opening(tags, caption, attempt)
+
+        async def send(client: "AsyncOpenAI") -> Answer:
+            if prompt.form == "chat":
+                return await self._chat(client, text)
+            return await self._complete(client, text, opening)
+
         async with self._slots:
             first = next(self._turns)
-            order = self._clients[first:] + self._clients[:first]
-            return await self._persist(order, lambda client: send(client, tags, caption))
+            return await self._persist(self._clients[first:] + self._clients[:first], send)
 
     async def close(self) -> None:
         for client in self._clients:
             await client.close()
 
-    async def _complete(self, client: "AsyncOpenAI", tags: Sequence[str], caption: str) -> Answer:
-        opening = self._prompt.opening(tags, caption)
+    async def _complete(self, client: "AsyncOpenAI", text: str, opening: str) -> Answer:
         completion = await client.completions.create(
-            model=self._model,
-            prompt=f"{self._prompt.text(tags, caption)} {opening}".rstrip(),
-            **self._sampling,
+            model=self._model, prompt=f"{text} {opening}".rstrip(), **self._sampling
         )
         choice = completion.choices[0]
         return Answer(tidy(opening + choice.text), choice.finish_reason)
 
-    async def _chat(self, client: "AsyncOpenAI", tags: Sequence[str], caption: str) -> Answer:
-        turns = [("system", self._prompt.instruction), ("user", self._prompt.text(tags, caption))]
+    async def _chat(self, client: "AsyncOpenAI", text: str) -> Answer:
+        turns = [("system", self._prompt.instruction), ("user", text)]
         completion = await client.chat.completions.create(
             model=self._model,
-            messages=[{"role": role, "content": text} for role, text in turns if text],  # type: ignore[misc]
+            messages=[{"role": role, "content": said} for role, said in turns if said],  # type: ignore[misc]
             **self._sampling,
         )
         choice = completion.choices[0]

@@ -84,21 +84,37 @@ async def enrich(
     ask: Ask,
     origin: Origin,
     config: CaptionsConfig,
+    attempts: int,
     provenance: Mapping[str, Any],
     progress: "tqdm[Any]",
 ) -> None:
     """Answer and write every batch; `ask` decides how much is really sent at once."""
 
     async def answered(question: Question) -> Row:
-        answer = await ask(question.tags, question.original) if question.tags else None
+        row = await enrich_one(question, ask, attempts, origin, config)
         progress.update()
-        return caption_row(question, answer, origin, config)
+        return row
 
     async def one(batch: Batch) -> None:
         rows = await asyncio.gather(*(answered(question) for question in batch.questions))
         write_rows(batch.target, rows, CAPTIONS, provenance)
 
     await _keep_full(one, batches, 2 * config.concurrency)
+
+
+async def enrich_one(
+    question: Question, ask: Ask, attempts: int, origin: Origin, config: CaptionsConfig
+) -> Row:
+    """The row of the first answer that is kept, of the first answer if none is."""
+    if not question.tags:
+        return caption_row(question, None, origin, config)
+    rows: list[Row] = []
+    for attempt in range(attempts):
+        answer = await ask(question.tags, question.original, attempt)
+        rows.append(caption_row(question, answer, origin, config))
+        if rows[-1]["kept"] or answer is None:
+            break
+    return rows[-1] if rows[-1]["kept"] else rows[0]
 
 
 def caption_row(

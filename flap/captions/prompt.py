@@ -49,12 +49,16 @@ class Prompt(Section):
         worked = [f"{self._asked(e.tags, e.caption)} {e.answer}\n" for e in self.examples]
         return "\n".join([*([f"{self.instruction}\n"] if self.instruction else []), *worked, asked])
 
-    def opening(self, tags: Sequence[str], caption: str) -> str:
-        """The opening for this caption: always the same one, evenly spread over captions."""
+    def opening(self, tags: Sequence[str], caption: str, attempt: int) -> str:
+        """The opening for this caption: spread evenly over captions, another one each attempt."""
         if not self.openings:
             return ""
         digest = hashlib.sha256(self._asked(tags, caption).encode()).digest()
-        return self.openings[int.from_bytes(digest[:8]) % len(self.openings)]
+        return self.openings[(int.from_bytes(digest[:8]) + attempt) % len(self.openings)]
+
+    def attempts(self, wanted: int) -> int:
+        """How often it makes sense to ask: without sampling, once an opening."""
+        return min(wanted, max(len(self.openings), 1))
 
     def _asked(self, tags: Sequence[str], caption: str) -> str:
         spoken = ", ".join(spoken_tag(tag) for tag in tags)

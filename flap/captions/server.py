@@ -132,7 +132,9 @@ def _wait_until_healthy(
     start = time.monotonic()
     with tqdm(desc=f"captions: vLLM starts, log {log}", bar_format="{desc} {elapsed}") as bar:
         while not _is_healthy(port):
-            bar.refresh()
+            if bar.last_print_t + (1 if sys.stderr.isatty() else 15) < time.time():
+                bar.last_print_t = time.time()
+                bar.refresh()
             if process.poll() is not None:
                 raise UserError(f"vLLM ended while starting (status {process.returncode})")
             if time.monotonic() - start > limit_s:

@@ -4,6 +4,7 @@ All English, by the Snowball stemmer and the word lists of words.yaml.
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,8 +45,20 @@ def content_stems(text: str) -> list[str]:
     return [stem(word) for word in content_words(text)]
 
 
+def neighbouring_content(text: str) -> list[tuple[str, str]]:
+    """Stems of each two content words that stand side by side, in order."""
+    stop, spelled = word_lists().stop, words(text)
+    pairs = itertools.pairwise(spelled)
+    return [(stem(a), stem(b)) for a, b in pairs if a not in stop and b not in stop]
+
+
+def stems(text: str) -> list[str]:
+    """Stems of all words, in order."""
+    return [stem(word) for word in words(text)]
+
+
 def all_stems(text: str) -> frozenset[str]:
-    return frozenset(stem(word) for word in words(text))
+    return frozenset(stems(text))
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -76,9 +89,9 @@ def tag_names(display_name: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def names_tag(stems: frozenset[str], display_name: str) -> bool:
-    """Whether a text with these stems names the tag."""
-    return bool(stems & tag_names(display_name))
+def names_tag(found: frozenset[str], display_name: str) -> bool:
+    """Whether a text with these stems `found` names the tag."""
+    return bool(found & tag_names(display_name))
 
 
 @functools.lru_cache(maxsize=1)
@@ -86,14 +99,14 @@ def word_lists() -> WordLists:
     raw = YAML(typ="safe", pure=True).load(WORDS_FILE.read_text())
     same = {_snowball(word): _snowball(group[0]) for group in raw["same"] for word in group}
 
-    def stems(found: list[str]) -> frozenset[str]:
+    def stemmed(found: list[str]) -> frozenset[str]:
         return frozenset(same.get(_snowball(word), _snowball(word)) for word in found)
 
     return WordLists(
         stop=frozenset(raw["stop"]),
         generic=frozenset(raw["generic"]),
         same=same,
-        covers={tag: stems(found) for tag, found in raw["covers"].items()},
+        covers={tag: stemmed(found) for tag, found in raw["covers"].items()},
     )
 
 

@@ -29,6 +29,7 @@ class AudioEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=_NORM_EPS)
         nn.init.normal_(self.cls_token, std=0.02)
+        self.apply(_initialise)
 
     def forward(self, mel_BTF: torch.Tensor, keep_BK: torch.Tensor | None = None) -> torch.Tensor:
         """Tokens after the last norm, cls first: (B, 1 + N, D), or (B, 1 + K, D) if masked.
@@ -56,6 +57,14 @@ class AudioEncoder(nn.Module):
         tokens, cls left out.
         """
         return self(self.normalise(mel_BTF), keep_BK)[:, 1:].mean(dim=1)
+
+
+def _initialise(module: nn.Module) -> None:
+    """MAE's start: Xavier for linear maps, the patch projection taken as one of them."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight.flatten(1))
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
 
 
 class PatchEmbedding(nn.Module):

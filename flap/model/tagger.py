@@ -13,6 +13,7 @@ from flap.errors import UserError
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import EncoderConfig
 
+_RARE = -6.0  # logit that every class starts from: of 527 few sound in a clip
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -28,6 +29,8 @@ class Tagger(AudioEncoder):
         self.norm = nn.Identity()  # type: ignore[assignment]
         self.fc_norm = nn.LayerNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, n_classes)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.constant_(self.head.bias, _RARE)
 
     def logits(self, mel_BTF: torch.Tensor, keep_BK: torch.Tensor | None = None) -> torch.Tensor:
         """Class logits (B, n_classes) of un-normalised log-mel windows."""

@@ -1,6 +1,6 @@
 """RANKS → the numbers people compare: R@k, median and mean rank, with chance beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,3 +45,13 @@ def chance_recall(right_Q: np.ndarray, n_candidates: int, k: int) -> float:
     # No right answer among k draws without replacement: Π (n - right - i) / (n - i).
     misses_QK = (n_candidates - right_Q[:, None] - drawn).clip(min=0) / (n_candidates - drawn)
     return float((1 - misses_QK.prod(axis=1)).mean())
+
+
+def describe(benchmark: str, found: Mapping[str, Any]) -> str:
+    """The scores of a benchmark as lines to print, chance beside each."""
+    lines = [f"retrieval {benchmark}: {found['clips']} clips, {found['captions']} captions"]
+    for direction in DIRECTIONS:
+        shares, chance = found[direction], found[direction]["chance"]
+        each = (f"{name} {shares[name]:.1%} (chance {chance[name]:.1%})" for name in chance)
+        lines.append(f"  {direction}: {', '.join(each)}")
+    return "\n".join(lines)

@@ -10,6 +10,7 @@ class TaggerConfig(Section):
     epochs: int
     batch: int
     learning_rate: float
+    betas: tuple[float, float]
     weight_decay: float
     warmup_steps: int
     shuffle_shards: int

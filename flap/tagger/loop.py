@@ -49,7 +49,10 @@ def train(config: TaggerConfig, tagger: Tagger, clips: pd.DataFrame, hot_CX: np.
     )
     steps = range(config.epochs * len(clips) // config.batch)
     optimizer = torch.optim.AdamW(
-        tagger.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        tagger.parameters(),
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
     )
     batches = read_batches(
         clips,

@@ -1,0 +1,9 @@
+"""Section `flops` of params.yaml."""
+
+from flap.config import Section
+from flap.model.masking import Ratio
+
+
+class FlopsConfig(Section):
+    batch: int
+    ratios: tuple[Ratio, ...]  # 1-D: of the tokens; 2-D: of the time steps and of the frequencies

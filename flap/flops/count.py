@@ -1,0 +1,53 @@
+"""FLOPs of the audio encoder by fvcore, the x-axis of Figure 3 of the paper.
+
+fvcore counts a multiply-add as one, as the paper does, and skips fused attention, so that
+gets a handle here: B · heads · N² · 2 · (D / heads), the two products of attention.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
+
+from flap.model.audio_encoder import AudioEncoder
+from flap.model.config import EncoderConfig
+from flap.model.masking import Mask1D, Mask2D, NoMask, draw_mask
+
+
+def encoder_gflops(encoder: AudioEncoder, batch: int, keep_BK: torch.Tensor | None) -> float:
+    """GFLOPs of one forward pass of `batch` windows."""
+    config = encoder.config
+    mel_BTF = torch.zeros(batch, config.clip_frames, config.n_mels)
+    inputs = (mel_BTF,) if keep_BK is None else (mel_BTF, keep_BK)
+    analysis = FlopCountAnalysis(encoder.eval(), inputs)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return analysis.total() / 1e9
+
+
+def flops_table(config: EncoderConfig, batch: int, ratios: Sequence[float]) -> list[dict[str, Any]]:
+    """Rows of mask, ratio, tokens kept and GFLOPs: no mask, then 1-D and 2-D at each ratio."""
+    encoder = AudioEncoder(config)
+    masks: list[tuple[str, float, NoMask | Mask1D | Mask2D]] = [
+        ("none", 0.0, NoMask(kind="none")),
+        *(("1d", ratio, Mask1D(kind="1d", ratio=ratio)) for ratio in ratios),
+        *(
+            ("2d", r, Mask2D(kind="2d", time_ratio=r, freq_ratio=r, members="independent"))
+            for r in ratios
+        ),
+    ]
+    rows = []
+    for name, ratio, mask in masks:
+        keep_BK = draw_mask(mask, config.grid, batch, torch.Generator().manual_seed(0))
+        tokens = config.grid[0] * config.grid[1] if keep_BK is None else keep_BK.shape[1]
+        gflops = round(encoder_gflops(encoder, batch, keep_BK), 4)
+        rows.append({"mask": name, "ratio": ratio, "tokens": tokens, "gflops": gflops})
+    return rows
+
+
+def _attention_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    batch, heads, queries, width = get_shape(inputs[0])
+    keys, value_width = get_shape(inputs[1])[2], get_shape(inputs[2])[3]
+    return batch * heads * queries * keys * (width + value_width)

@@ -1,0 +1,85 @@
+"""A small corpus in tables, for tests of the stages that read them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flap.schemas import CAPTIONS, CLIPS, MELS, mel_bytes
+from flap.shards import write_rows
+
+SOUNDS = ("Rain", "Bark", "Siren")
+SPLITS = ("train", "train", "train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """CLIPS, MELS and CAPTIONS of the dataset `toy`; a clip's label is the band that is loud."""
+
+    data: Path
+
+    @property
+    def clips(self) -> Path:
+        return self.data / "sources"
+
+    @property
+    def mels(self) -> Path:
+        return self.data / "audio"
+
+    @property
+    def captions(self) -> Path:
+        return self.data / "captions"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    made = Corpus(tmp_path / "data")
+    for shard in range(3):
+        name = f"toy/shard-{shard:05d}.parquet"
+        numbers = range(shard * 10, shard * 10 + 10)
+        clips = [_clip(i) for i in numbers]
+        write_rows(made.clips / name, clips, CLIPS, {})
+        write_rows(made.mels / name, [_mel(i) for i in numbers], MELS, {}, row_group_rows=4)
+        enriched = [_caption(clip) for clip in clips if clip["split"] == "train"]
+        write_rows(made.captions / name, enriched, CAPTIONS, {})
+    return made
+
+
+def _clip(i: int) -> dict[str, object]:
+    sound = SOUNDS[i % 3]
+    return {
+        "clip_id": f"toy/{i}",
+        "dataset": "toy",
+        "split": SPLITS[i % 5],
+        "uri": f"{i}.wav",
+        "captions": [f"{sound} is heard.", f"The sound of {sound.lower()}, number {i}."],
+        "labels": [sound, "No such class"],
+        "duration_s": None,
+        "licence": "",
+        "source": "",
+    }
+
+
+def _mel(i: int) -> dict[str, object]:
+    rng = np.random.default_rng(i)
+    mel_TF = rng.normal(-8, 1, (30 + i, 32))
+    mel_TF[:, i % 3 * 10 : i % 3 * 10 + 10] += 8
+    return {
+        "clip_id": f"toy/{i}",
+        "n_frames": len(mel_TF),
+        "mel": mel_bytes(mel_TF),
+        "duration_s": len(mel_TF) / 100,
+        "source_rate_hz": 16000,
+        "channels": 1,
+        "peak": 0.5,
+        "sha256": "",
+    }
+
+
+def _caption(clip: dict[str, object]) -> dict[str, object]:
+    text = {name: "" for name in CAPTIONS.schema({}).names}
+    kept = str(clip["clip_id"]).endswith(("0", "5"))
+    numbers = {"n_words": 5, "tag_coverage": 1.0, "faithfulness": 1.0, "invented": 0.0}
+    known = {"clip_id": clip["clip_id"], "tags": [], "kept": kept, "enriched": "Enriched."}
+    return text | numbers | known

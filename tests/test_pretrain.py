@@ -1,0 +1,170 @@
+"""Stage `pretrain`: pairs, learning, resumption to the bit, and the same result on two ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SOUNDS, Corpus
+from safetensors.torch import load_file
+
+from flap.clips import MelReader, crop_or_pad, usable_clips
+from flap.errors import UserError
+from flap.model.flap import load_flap
+from flap.model.tagger import Tagger, save_tagger
+from flap.pretrain.pairs import training_clips
+from pipeline.launch import command
+from test_tagger import ENCODER
+
+ROOT = Path(__file__).parents[1]
+PARAMS = """
+datasets:
+  toy: {{adapter: folder, path: toy, seed: 0, splits: {{train: 1.0, val: 0.0, test: 0.0}}}}
+encoder: {{clip_frames: 48, n_mels: 32, mel_mean: -6.0, mel_std: 3.0, patch: 16, width: 32,
+  depth: 2, heads: 2}}
+model:
+  text: {{pretrained: null, vocabulary: 400, width: 16, depth: 1, heads: 2, dropout: {dropout},
+    max_tokens: 16}}
+  embedding: 8
+  initial_temperature: 0.07
+  max_logit_scale: 4.6
+pretrain:
+  seed: 0
+  audio_weights: tagger
+  captions: both
+  mask: {{kind: 2d, time_ratio: 0.4, freq_ratio: 0.0, members: independent}}
+  epochs: {epochs}
+  batch: 8
+  learning_rate: 2.0e-3
+  betas: [0.9, 0.999]
+  weight_decay: 0.0
+  warmup_steps: 5
+  shuffle_shards: 2
+  evaluate_every: 10
+  checkpoint_every: 10
+  loader_workers: 0
+"""
+
+
+def test_pairs_are_originals_and_kept_captions(corpus: Corpus) -> None:
+    def pairs(which: str) -> "pd.Series[list[str]]":
+        found = training_clips(corpus.clips, corpus.mels, corpus.captions, ["toy"], which)  # type: ignore[arg-type]
+        return found.set_index("clip_id")["captions"].map(list)
+
+    original, enriched, both = pairs("original"), pairs("enriched"), pairs("both")
+    assert len(original) == len(both) == 18
+    assert set(enriched.index) == {i for i in original.index if i.endswith(("0", "5"))}
+    assert both["toy/0"] == [*original["toy/0"], "Enriched."]
+    assert both["toy/1"] == original["toy/1"]
+
+
+def test_no_kept_caption_is_an_error_that_names_the_switch(corpus: Corpus, tmp_path: Path) -> None:
+    from flap.schemas import CAPTIONS
+    from flap.shards import read_table, shard_paths, write_rows
+
+    for path in shard_paths(corpus.captions / "toy"):
+        rows = [row | {"kept": False} for row in read_table(path, CAPTIONS).to_pylist()]
+        write_rows(path, rows, CAPTIONS, {})
+    with pytest.raises(UserError, match="pretrain.captions=enriched"):
+        training_clips(corpus.clips, corpus.mels, corpus.captions, ["toy"], "enriched")
+
+
+def test_reader_gives_each_row_through_a_cache_of_one_group(corpus: Corpus) -> None:
+    clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["train", "val", "test"])
+    reader = MelReader(cached_row_groups=1)
+    lengths = [len(reader.read(row.path, row.row)) for row in clips[::-1].itertuples()]
+    assert lengths == [30 + i for i in reversed(range(30))]
+
+
+def test_windows_are_cropped_or_padded() -> None:
+    mel = torch.arange(20).reshape(10, 2).numpy()
+    assert crop_or_pad(mel, 4, 0.0)[0, 0] == 0
+    assert crop_or_pad(mel, 4, 1.0)[-1, -1] == 19
+    assert crop_or_pad(mel, 4, 0.5).shape == (4, 2)
+    padded = crop_or_pad(mel, 12, 0.7)
+    assert (padded[:10] == mel).all() and not padded[10:].any()
+
+
+def start(folder: Path, processes: int) -> "subprocess.Popen[str]":
+    arguments = "--clips data/sources --mels data/audio --captions data/captions "
+    arguments += "--tagger data/tagger/model --out data/pretrain/model --history history.csv"
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "FLAP_NPROC": str(processes),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.launch", "pipeline.pretrain", *arguments.split()],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def project(corpus: Corpus, *, epochs: int, dropout: float) -> Path:
+    torch.manual_seed(0)
+    save_tagger(corpus.data / "tagger" / "model", Tagger(ENCODER, 3), SOUNDS)
+    params = PARAMS.format(epochs=epochs, dropout=dropout)
+    (corpus.data.parent / "params.yaml").write_text(params)
+    return corpus.data.parent
+
+
+def finish(folder: Path, processes: int = 1) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    child = start(folder, processes)
+    output, _ = child.communicate(timeout=200)
+    assert child.returncode == 0, output
+    weights = load_file(folder / "data" / "pretrain" / "model" / "model.safetensors")
+    return weights, pd.read_csv(folder / "history.csv")
+
+
+def test_two_ranks_learn_what_one_learns(corpus: Corpus) -> None:
+    folder = project(corpus, epochs=10, dropout=0.0)
+    _, history = finish(folder)
+    _, on_two = finish(folder, processes=2)
+    # Weights with a gradient of zero (key biases) drift with rounding under Adam; losses do not.
+    pd.testing.assert_frame_equal(history, on_two, rtol=2e-3)
+    losses = history["loss"]
+    assert losses.iloc[-5:].mean() < 0.8 * losses.iloc[:5].mean()
+    assert history["step"].tolist() == list(range(1, len(history) + 1))
+    assert history["val_loss"].notna().sum() == -(-len(history) // 10)
+    load_flap(folder / "data" / "pretrain" / "model")
+
+
+def test_killed_training_resumes_to_the_bit(corpus: Corpus) -> None:
+    folder = project(corpus, epochs=60, dropout=0.1)
+    unbroken, history = finish(folder)
+    child = start(folder, 1)
+    work = folder / "data" / ".work" / "pretrain" / "model"
+    deadline = time.monotonic() + 120
+    while not list(work.glob("*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert list(work.glob("*/checkpoint.pt")), "killed before the first checkpoint"
+    deadline = time.monotonic() + 30
+    resumed = None
+    while resumed is None:  # the killed launcher's rank ends a moment later
+        try:
+            resumed, resumed_history = finish(folder)
+        except AssertionError as error:
+            assert "still at work" in str(error) and time.monotonic() < deadline
+    for name, weight in unbroken.items():
+        assert torch.equal(weight, resumed[name]), name
+    pd.testing.assert_frame_equal(history, resumed_history)
+
+
+def test_launch_turns_the_environment_into_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAP_NPROC", "2")
+    assert command("m", ["--x"])[3:] == ["--standalone", "--nproc-per-node=2", "-m", "m", "--x"]
+    monkeypatch.setenv("FLAP_NNODES", "3")
+    with pytest.raises(UserError, match="FLAP_HEAD"):
+        command("m", [])
+    monkeypatch.setenv("FLAP_HEAD", "10.0.0.1:29400")
+    assert "--nnodes=3" in command("m", []) and "--rdzv-endpoint=10.0.0.1:29400" in command("m", [])

@@ -1,0 +1,61 @@
+"""Stage `tagger`: targets, mAP, and that training learns what can be learned."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import SOUNDS, Corpus
+
+from flap.clips import usable_clips
+from flap.model.config import EncoderConfig
+from flap.model.masking import Mask2D
+from flap.model.tagger import Tagger
+from flap.tagger.config import TaggerConfig
+from flap.tagger.loop import mean_average_precision, predict, targets, train
+
+ENCODER = EncoderConfig(
+    clip_frames=48, n_mels=32, mel_mean=-6.0, mel_std=3.0, patch=16, width=32, depth=2, heads=2
+)
+CONFIG = TaggerConfig(
+    seed=0,
+    mask=Mask2D(kind="2d", time_ratio=0.2, freq_ratio=0.0, members="shared"),
+    epochs=20,
+    batch=6,
+    learning_rate=2e-3,
+    betas=(0.9, 0.95),
+    weight_decay=0.01,
+    warmup_steps=5,
+    shuffle_shards=2,
+    holdout_split="val",
+    loader_workers=0,
+)
+
+
+def test_targets_count_labels_that_are_no_class() -> None:
+    found = targets(pd.Series([["Rain"], ["Siren", "Moo"], ["Moo"], []]), SOUNDS)
+    assert found.hot_CX.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert found.unknown == {"Moo": 2}
+
+
+def test_map_by_hand() -> None:
+    hot = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]], dtype=np.float32)
+    probability = np.array([[0.9, 0.1, 0.5], [0.5, 0.2, 0.5], [0.1, 0.3, 0.5]])
+    found = mean_average_precision(hot, probability)
+    # class 0: hits at places 1 and 3, (1 + 2/3) / 2; class 1: hit at place 2; class 2 is absent
+    assert found["mAP"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    assert (found["classes"], found["clips"]) == (2, 3)
+    assert found["chance"] == pytest.approx(0.5)
+
+
+def test_training_learns_and_repeats(corpus: Corpus) -> None:
+    clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["train"])
+    holdout = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
+    probabilities = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        tagger = Tagger(ENCODER, 3)
+        train(CONFIG, tagger, clips, targets(clips["labels"], SOUNDS).hot_CX)
+        probabilities.append(predict(tagger, holdout))
+    assert np.array_equal(*probabilities)
+    truth = targets(holdout["labels"], SOUNDS).hot_CX
+    assert mean_average_precision(truth, probabilities[0])["mAP"] > 0.95
