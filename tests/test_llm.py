@@ -152,8 +152,10 @@ def test_gemma_from_its_package_puts_bos_first(tmp_path: Path, out: Path) -> Non
     stage.main(out=out, params=PARAMS)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokens = AutoTokenizer.from_pretrained(out)("The capital of France is", return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(out)(
+        "Monday, Tuesday, Wednesday, Thursday,", return_tensors="pt"
+    )
     assert tokens.input_ids[0, 0] == 2
     model = AutoModelForCausalLM.from_pretrained(out)
     likeliest = model(tokens.input_ids).logits[0, -1].argmax()
-    assert AutoTokenizer.from_pretrained(out).decode(likeliest).strip() == "Paris"
+    assert AutoTokenizer.from_pretrained(out).decode(likeliest).strip() == "Friday"
