@@ -1,7 +1,6 @@
 """Stage `captions`: CLIPS, TAGS and a language model → CAPTIONS."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -25,7 +24,7 @@ from flap.config import load_section
 from flap.errors import UserError
 from flap.llm.checkpoint import Manifest, read_manifest
 from flap.schemas import CAPTIONS
-from flap.shards import Work, atomic_path, count_rows, fingerprint, read_folder, shard_paths
+from flap.shards import Work, count_rows, fingerprint, read_folder, shard_paths
 from pipeline import stage
 
 
@@ -163,8 +162,7 @@ def _publish(job: Job, metrics: Path) -> None:
     if failed and failed == (captions["reason"] != "no_tags").sum():
         raise UserError("every request failed; see the messages above, mend it and run again")
     measured = caption_metrics(captions)
-    with atomic_path(metrics) as temporary:
-        temporary.write_text(json.dumps(measured, indent=2) + "\n")
+    stage.write_metrics(metrics, measured)
     job.work.publish()
     typer.echo(f"captions: kept {measured['kept']} of {measured['rows']}, {failed} requests failed")
 

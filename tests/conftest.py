@@ -78,7 +78,7 @@ def _mel(i: int) -> dict[str, object]:
 
 
 def _caption(clip: dict[str, object]) -> dict[str, object]:
-    text = {name: "" for name in CAPTIONS.schema({}).names}
+    text = dict.fromkeys(CAPTIONS.schema({}).names, "")
     kept = str(clip["clip_id"]).endswith(("0", "5"))
     numbers = {"n_words": 5, "tag_coverage": 1.0, "faithfulness": 1.0, "invented": 0.0}
     known = {"clip_id": clip["clip_id"], "tags": [], "kept": kept, "enriched": "Enriched."}

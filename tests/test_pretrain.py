@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import SOUNDS, Corpus
 from safetensors.torch import load_file
+from test_tagger import ENCODER
 
 from flap.clips import MelReader, crop_or_pad, usable_clips
 from flap.errors import UserError
@@ -19,7 +20,6 @@ from flap.model.flap import load_flap
 from flap.model.tagger import Tagger, save_tagger
 from flap.pretrain.pairs import training_clips
 from pipeline.launch import command
-from test_tagger import ENCODER
 
 ROOT = Path(__file__).parents[1]
 PARAMS = """
@@ -70,7 +70,7 @@ def test_no_kept_caption_is_an_error_that_names_the_switch(corpus: Corpus, tmp_p
     for path in shard_paths(corpus.captions / "toy"):
         rows = [row | {"kept": False} for row in read_table(path, CAPTIONS).to_pylist()]
         write_rows(path, rows, CAPTIONS, {})
-    with pytest.raises(UserError, match="pretrain.captions=enriched"):
+    with pytest.raises(UserError, match=r"pretrain\.captions=enriched"):
         training_clips(corpus.clips, corpus.mels, corpus.captions, ["toy"], "enriched")
 
 

@@ -1,6 +1,7 @@
 """Data order, schedule, checkpoints, and gradients over ranks."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_schedule() -> None:
     assert max(rates) == rates[9] == rates[10] == 1
     assert rates[55] == pytest.approx(0.5)
     assert 0 < rates[-1] < 1e-3
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 def test_seeds_differ_by_what_they_are_for() -> None:
