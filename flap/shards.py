@@ -202,7 +202,10 @@ def run_shards(
     todo = [(shard, target) for shard, target in targets if not target.exists()]
     if not todo:
         return
-    jobs = min(int(os.environ.get("FLAP_JOBS", "0")) or joblib.cpu_count(), len(todo))
+    wanted = os.environ.get("FLAP_JOBS") or str(joblib.cpu_count())
+    if not wanted.isdigit() or wanted == "0":
+        raise UserError(f"FLAP_JOBS={wanted}: expected a number of processes")
+    jobs = min(int(wanted), len(todo))
     backend = os.environ.get("FLAP_EXECUTOR", "loky")
     with joblib.parallel_config(backend=backend, n_jobs=jobs):
         runs = joblib.Parallel(return_as="generator_unordered")(

@@ -34,7 +34,7 @@ def main(
     from flap.clips import usable_clips  # torch and transformers load after --help and errors
     from flap.model.flap import save_flap
     from flap.pretrain.build import build
-    from flap.pretrain.loop import Trainer
+    from flap.pretrain.loop import CHECKPOINT, HISTORY, Trainer
     from flap.pretrain.pairs import training_clips
     from flap.training.distributed import ranks_from_environment
 
@@ -50,9 +50,10 @@ def main(
         trainer.run(work.folder)
         if ranks.is_first:
             save_flap(work.folder, model, tokenizer)
-            (work.folder / "checkpoint.pt").unlink()
             history.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(work.folder / "history.csv", history)
+            shutil.copyfile(work.folder / HISTORY, history)
+            for progress in (CHECKPOINT, HISTORY):
+                (work.folder / progress).unlink()
             work.publish()
 
 

@@ -20,6 +20,7 @@ def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOpti
     import torch  # after --help and errors in params.yaml
 
     from flap.clips import usable_clips
+    from flap.model.device import default_device
     from flap.model.tagger import Tagger, save_tagger
     from flap.tagger.loop import mean_average_precision, predict, targets, train
 
@@ -31,11 +32,13 @@ def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOpti
     if learned.unknown:
         print(f"tagger: labels that are no AudioSet class, not learned: {learned.unknown}")
     torch.manual_seed(config.seed)
-    tagger = Tagger(encoder, len(classes)).to("cuda" if torch.cuda.is_available() else "cpu")
-    train(config, tagger, training, learned.hot_CX)
+    tagger = Tagger(encoder, len(classes)).to(default_device())
+    checkpoint = work.folder / "checkpoint.pt"
+    train(config, tagger, training, learned.hot_CX, checkpoint)
     truth = targets(holdout["labels"], classes)
     scores = mean_average_precision(truth.hot_CX, predict(tagger, holdout))
     save_tagger(work.folder, tagger, classes)
+    checkpoint.unlink()
     work.publish()
     write_metrics(metrics, scores)
     print(f"tagger: mAP {scores['mAP']:.3f} over {scores['classes']} classes")

@@ -229,3 +229,10 @@ def test_folder_without_a_model_is_named(tmp_path: Path) -> None:
 def test_sizes_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="multiples of patch"):
         EncoderConfig.model_validate(ENCODER.model_dump() | {"clip_frames": 100})
+
+
+def test_unknown_pretrained_text_encoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    text = TEXT.model_copy(update={"pretrained": "no/such-model"})
+    with pytest.raises(UserError, match=r"model\.text\.pretrained: 'no/such-model'"):
+        build_tokenizer(text, CAPTIONS)

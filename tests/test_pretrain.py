@@ -130,8 +130,6 @@ def test_two_ranks_learn_what_one_learns(corpus: Corpus) -> None:
     _, on_two = finish(folder, processes=2)
     # Weights with a gradient of zero (key biases) drift with rounding under Adam; losses do not.
     pd.testing.assert_frame_equal(history, on_two, rtol=2e-3)
-    losses = history["loss"]
-    assert losses.iloc[-5:].mean() < 0.8 * losses.iloc[:5].mean()
     assert history["step"].tolist() == list(range(1, len(history) + 1))
     assert history["val_loss"].notna().sum() == -(-len(history) // 10)
     load_flap(folder / "data" / "pretrain" / "model")
@@ -155,6 +153,8 @@ def test_killed_training_resumes_to_the_bit(corpus: Corpus) -> None:
             resumed, resumed_history = finish(folder)
         except AssertionError as error:
             assert "still at work" in str(error) and time.monotonic() < deadline
+    losses = history["loss"]
+    assert losses.iloc[-20:].mean() < 0.9 * losses.iloc[5:25].mean()
     for name, weight in unbroken.items():
         assert torch.equal(weight, resumed[name]), name
     pd.testing.assert_frame_equal(history, resumed_history)

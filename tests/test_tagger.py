@@ -1,5 +1,8 @@
 """Stage `tagger`: targets, mAP, and that training learns what can be learned."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +13,7 @@ from flap.clips import usable_clips
 from flap.model.config import EncoderConfig
 from flap.model.masking import Mask2D
 from flap.model.tagger import Tagger
+from flap.tagger import loop
 from flap.tagger.config import TaggerConfig
 from flap.tagger.loop import mean_average_precision, predict, targets, train
 
@@ -26,6 +30,7 @@ CONFIG = TaggerConfig(
     weight_decay=0.01,
     warmup_steps=5,
     shuffle_shards=2,
+    checkpoint_every=7,
     holdout_split="val",
     loader_workers=0,
 )
@@ -47,15 +52,31 @@ def test_map_by_hand() -> None:
     assert found["chance"] == pytest.approx(0.5)
 
 
-def test_training_learns_and_repeats(corpus: Corpus) -> None:
+def test_training_learns_and_resumes_to_the_bit(corpus: Corpus, tmp_path: Path) -> None:
     clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["train"])
     holdout = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
-    probabilities = []
-    for _ in range(2):
+    hot_CX = targets(clips["labels"], SOUNDS).hot_CX
+
+    def trained(checkpoint: Path) -> np.ndarray:
         torch.manual_seed(0)
         tagger = Tagger(ENCODER, 3)
-        train(CONFIG, tagger, clips, targets(clips["labels"], SOUNDS).hot_CX)
-        probabilities.append(predict(tagger, holdout))
-    assert np.array_equal(*probabilities)
+        train(CONFIG, tagger, clips, hot_CX, checkpoint)
+        return predict(tagger, holdout)
+
+    unbroken = trained(tmp_path / "unbroken.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", _save_twice_then_die(loop.save_checkpoint))
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "broken.pt")
+    assert np.array_equal(trained(tmp_path / "broken.pt"), unbroken)
     truth = targets(holdout["labels"], SOUNDS).hot_CX
-    assert mean_average_precision(truth, probabilities[0])["mAP"] > 0.95
+    assert mean_average_precision(truth, unbroken)["mAP"] > 0.95
+
+
+def _save_twice_then_die(save: Callable[..., None]) -> Callable[..., None]:
+    def wrapped(path: Path, step: int, *rest: object) -> None:
+        if step > 2 * CONFIG.checkpoint_every:
+            raise KeyboardInterrupt
+        save(path, step, *rest)
+
+    return wrapped

@@ -4,7 +4,8 @@
 RoBERTa is built, with a byte-level BPE vocabulary learned from the training captions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -19,6 +20,7 @@ from transformers import (
     RobertaModel,
 )
 
+from flap.errors import UserError
 from flap.model.config import TextConfig
 
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -28,7 +30,7 @@ _PAD_ID = list(_SPECIAL).index("pad_token")
 def build_tokenizer(config: TextConfig, captions: Iterable[str]) -> PreTrainedTokenizerBase:
     """The pretrained model's tokenizer, or a BPE learned from `captions`."""
     if config.pretrained:
-        return AutoTokenizer.from_pretrained(config.pretrained)
+        return _load(AutoTokenizer.from_pretrained, config.pretrained)
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -53,7 +55,7 @@ def build_tokenizer(config: TextConfig, captions: Iterable[str]) -> PreTrainedTo
 def build_text_encoder(config: TextConfig) -> PreTrainedModel:
     """The pretrained encoder, or a RoBERTa of the configured size with fresh weights."""
     if config.pretrained:
-        return AutoModel.from_pretrained(config.pretrained, use_safetensors=True)
+        return _load(AutoModel.from_pretrained, config.pretrained, use_safetensors=True)
     return RobertaModel(
         RobertaConfig(
             vocab_size=config.vocabulary,
@@ -70,6 +72,16 @@ def build_text_encoder(config: TextConfig) -> PreTrainedModel:
             type_vocab_size=1,
         )
     )
+
+
+def _load(load: Callable[..., Any], name: str, **options: Any) -> Any:
+    try:
+        return load(name, **options)
+    except OSError as error:
+        raise UserError(
+            f"model.text.pretrained: '{name}' is no folder here and the hub did not give it; "
+            f"copy the checkpoint to a folder and name that ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def tokenize(

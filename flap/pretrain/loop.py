@@ -27,9 +27,10 @@ from flap.training.batches import Batch, read_batches
 from flap.training.checkpoint import load_checkpoint, save_checkpoint
 from flap.training.distributed import Ranks, gather_rows
 from flap.training.order import GlobalBatches, PairOrder
-from flap.training.schedule import warmup_cosine
+from flap.training.schedule import set_learning_rate
 from flap.training.seeds import seed_of
 
+CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
 _VALIDATION_BATCH = 100  # pairs contrasted with each other; fixed, so that losses compare
 
 
@@ -69,9 +70,9 @@ class Trainer:
 
     def run(self, folder: Path) -> None:
         """Train to the end, resuming from what stands in `folder`; history and state go there."""
-        checkpoint = folder / "checkpoint.pt"
+        checkpoint = folder / CHECKPOINT
         done = load_checkpoint(checkpoint, self.model, self.optimizer)
-        history = History.resume(folder / "history.csv", done) if self.ranks.is_first else None
+        history = History.resume(folder / HISTORY, done) if self.ranks.is_first else None
         towers = self._towers()
         steps = range(done, self.total_steps)
         bar = tqdm(
@@ -137,9 +138,9 @@ class Trainer:
         """One optimiser step on this rank's share of global batch `step`; the global loss."""
         config, device = self.config, self.ranks.device
         torch.manual_seed(seed_of(config.seed, step, self.ranks.rank))
-        for group in self.optimizer.param_groups:
-            factor = warmup_cosine(step, self.total_steps, config.warmup_steps)
-            group["lr"] = config.learning_rate * factor
+        set_learning_rate(
+            self.optimizer, config.learning_rate, step, self.total_steps, config.warmup_steps
+        )
         keep_BK = self._masks(step)
         captions = [self.clips["captions"][pair.clip][pair.caption] for pair in batch.pairs]
         tokens = tokenize(self.tokenizer, captions, self.model.model_config.text.max_tokens)

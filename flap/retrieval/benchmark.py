@@ -2,8 +2,8 @@
 
 import numpy as np
 import pandas as pd
-import torch
 
+from flap.model.device import default_device
 from flap.model.flap import SavedFlap
 from flap.retrieval.embed import embed_captions, embed_clips
 from flap.retrieval.ranks import Ranks, audio_to_text_ranks, text_to_audio_ranks
@@ -12,7 +12,7 @@ from flap.shards import Row
 
 def rank_benchmark(name: str, clips: pd.DataFrame, saved: SavedFlap, batch: int) -> list[Row]:
     """Every caption against every clip and back; `clips` as `usable_clips` gives them."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     captions = [caption for own in clips["captions"] for caption in own]
     clip_of_caption_M = np.repeat(np.arange(len(clips)), clips["captions"].map(len))
     audio_CE = embed_clips(saved, clips, batch, device)

@@ -14,5 +14,6 @@ class TaggerConfig(Section):
     weight_decay: float
     warmup_steps: int
     shuffle_shards: int
+    checkpoint_every: int  # steps
     holdout_split: str  # what mAP is measured on; never trained on
     loader_workers: int

@@ -1,6 +1,7 @@
 """Fine-tuning of the tagger on the labels of the training clips, and its mAP on held-out ones."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from flap.clips import MelReader
 from flap.model.masking import draw_mask
 from flap.model.tagger import Tagger
 from flap.tagger.config import TaggerConfig
-from flap.training.batches import read_batches
+from flap.training.batches import Batch, read_batches
+from flap.training.checkpoint import load_checkpoint, save_checkpoint
 from flap.training.order import GlobalBatches, PairOrder
-from flap.training.schedule import warmup_cosine
+from flap.training.schedule import set_learning_rate
 from flap.training.seeds import seed_of
 
 _EVALUATION_BATCH = 64
@@ -42,18 +44,29 @@ def targets(labels_of_clip: pd.Series, classes: tuple[str, ...]) -> Targets:
     return Targets(hot_CX, unknown)
 
 
-def train(config: TaggerConfig, tagger: Tagger, clips: pd.DataFrame, hot_CX: np.ndarray) -> None:
-    """Train in place with binary cross-entropy, tokens masked as in `config.mask`."""
+def train(
+    config: TaggerConfig,
+    tagger: Tagger,
+    clips: pd.DataFrame,
+    hot_CX: np.ndarray,
+    checkpoint: Path,
+) -> None:
+    """Train in place with binary cross-entropy, tokens masked as in `config.mask`.
+
+    Resumes from `checkpoint` if it is there; order, crops and masks are functions of the step,
+    so the weights are those of an unbroken run.
+    """
     order = PairOrder(
         pd.factorize(clips["path"])[0], np.ones(len(clips), int), config.seed, config.shuffle_shards
     )
-    steps = range(config.epochs * len(clips) // config.batch)
+    total_steps = config.epochs * len(clips) // config.batch
     optimizer = torch.optim.AdamW(
         tagger.parameters(),
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
     )
+    steps = range(load_checkpoint(checkpoint, tagger, optimizer), total_steps)
     batches = read_batches(
         clips,
         GlobalBatches(order, config.batch, steps, rank=0, world_size=1),
@@ -62,26 +75,36 @@ def train(config: TaggerConfig, tagger: Tagger, clips: pd.DataFrame, hot_CX: np.
         window_shards=config.shuffle_shards,
         workers=config.loader_workers,
     )
-    device = next(tagger.parameters()).device
     tagger.train()
-    bar = tqdm(zip(steps, batches, strict=True), "tagger", total=len(steps), unit="step")
+    pairs = zip(steps, batches, strict=True)
+    bar = tqdm(pairs, "tagger", initial=steps.start, total=total_steps, unit="step")
     for step, batch in bar:
-        for group in optimizer.param_groups:
-            factor = warmup_cosine(step, len(steps), config.warmup_steps)
-            group["lr"] = config.learning_rate * factor
-        generator = torch.Generator().manual_seed(seed_of(config.seed, step))
-        keep_BK = draw_mask(config.mask, tagger.config.grid, config.batch, generator)
-        logits_BX = tagger.logits(
-            batch.mel_BTF.to(device), None if keep_BK is None else keep_BK.to(device)
-        )
-        hot_BX = torch.from_numpy(hot_CX[[pair.clip for pair in batch.pairs]]).to(device)
-        # Summed over classes: a mean over 527 would leave the few present ones no weight.
-        loss = F.binary_cross_entropy_with_logits(logits_BX, hot_BX, reduction="sum") / len(hot_BX)
+        set_learning_rate(optimizer, config.learning_rate, step, total_steps, config.warmup_steps)
+        loss = _loss(config, tagger, step, batch, hot_CX)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == total_steps:
+            save_checkpoint(checkpoint, step + 1, tagger, optimizer)
     tagger.eval()
+
+
+def _loss(
+    config: TaggerConfig, tagger: Tagger, step: int, batch: Batch, hot_CX: np.ndarray
+) -> torch.Tensor:
+    """Binary cross-entropy of one batch, summed over classes.
+
+    A mean over 527 classes would leave the few present ones no weight.
+    """
+    device = next(tagger.parameters()).device
+    generator = torch.Generator().manual_seed(seed_of(config.seed, step))
+    keep_BK = draw_mask(config.mask, tagger.config.grid, config.batch, generator)
+    logits_BX = tagger.logits(
+        batch.mel_BTF.to(device), None if keep_BK is None else keep_BK.to(device)
+    )
+    hot_BX = torch.from_numpy(hot_CX[[pair.clip for pair in batch.pairs]]).to(device)
+    return F.binary_cross_entropy_with_logits(logits_BX, hot_BX, reduction="sum") / len(hot_BX)
 
 
 @torch.inference_mode()

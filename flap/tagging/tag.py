@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from flap.clips import MelReader
+from flap.model.device import default_device
 from flap.model.tagger import SavedTagger, load_tagger
 from flap.schemas import MELS, TAGS
 from flap.shards import Row, read_table, write_rows
@@ -36,15 +37,17 @@ _load = lru_cache(maxsize=1)(load_tagger)  # once a worker process, not once a s
 def tag_shard(mels: Path, target: Path, tagger: Path, config: TaggingConfig) -> None:
     """Write `target` (TAGS), one row for each row of `mels`."""
     torch.set_num_threads(1)  # one process a core does the parallel work
-    saved = _load(tagger)
+    saved, device = _load(tagger), default_device()
+    model = saved.model.to(device)
     clips = read_table(mels, MELS, ["clip_id"]).to_pandas()
     clips["path"], clips["row"] = str(mels), np.arange(len(clips))
     rows: list[Row] = []
     reader = MelReader(cached_row_groups=1)
     for start in range(0, len(clips), config.batch):
         part = clips.iloc[start : start + config.batch]
-        windows_BTF = torch.from_numpy(reader.middle_windows(part, saved.model.config.clip_frames))
-        probability_BX = saved.model.logits(windows_BTF).sigmoid().numpy()
+        windows_BTF = torch.from_numpy(reader.middle_windows(part, model.config.clip_frames))
+        logits_BX = model.logits(windows_BTF.to(device))
+        probability_BX = logits_BX.sigmoid().cpu().numpy()
         for clip_id, probability_X in zip(part["clip_id"], probability_BX, strict=True):
             rows.append(_row(clip_id, probability_X, saved, config))
     write_rows(target, rows, TAGS, config.model_dump() | {"tagger_id": saved.tagger_id})
