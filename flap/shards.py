@@ -194,9 +194,9 @@ def run_shards(
 ) -> None:
     """Call `function(shard, target)` for each shard whose target is not in `work` yet.
 
-    `target` has the shard's name; the function writes it last and atomically. Where it runs
-    is the environment's affair and changes no result: FLAP_JOBS processes (default: one a
-    core) of joblib's backend FLAP_EXECUTOR (default: loky; `ray` and `dask` once registered).
+    `target` has the shard's name; the function writes it last and atomically. How many
+    processes there are is the environment's affair (FLAP_JOBS, default: one a core) and
+    changes no result.
     """
     targets = [(shard, work.folder / shard.name) for shard in shards]
     todo = [(shard, target) for shard, target in targets if not target.exists()]
@@ -206,11 +206,9 @@ def run_shards(
     if not wanted.isdigit() or wanted == "0":
         raise UserError(f"FLAP_JOBS={wanted}: expected a number of processes")
     jobs = min(int(wanted), len(todo))
-    backend = os.environ.get("FLAP_EXECUTOR", "loky")
-    with joblib.parallel_config(backend=backend, n_jobs=jobs):
-        runs = joblib.Parallel(return_as="generator_unordered")(
-            joblib.delayed(function)(shard, target) for shard, target in todo
-        )
-        done = len(targets) - len(todo)
-        for _ in tqdm(runs, desc=desc, initial=done, total=len(targets), unit="shard"):
-            pass
+    runs = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        joblib.delayed(function)(shard, target) for shard, target in todo
+    )
+    done = len(targets) - len(todo)
+    for _ in tqdm(runs, desc=desc, initial=done, total=len(targets), unit="shard"):
+        pass

@@ -171,3 +171,11 @@ def test_every_row_ends_in_mels_or_rejects(tmp_path: Path) -> None:
     ]
     assert provenance(table.schema)["sample_rate_hz"] == CONFIG.sample_rate_hz
     assert torch.get_num_threads() >= 1
+
+
+def test_playlists_open_nothing(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "private.wav", tone(1.0, 16000), 16000)
+    concat = f"ffconcat version 1.0\nfile {tmp_path / 'private.wav'}\n"
+    with pytest.raises(Rejected) as caught:
+        decode(concat.encode())
+    assert caught.value.reason == "unreadable"

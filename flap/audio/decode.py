@@ -45,7 +45,9 @@ def decode(data: bytes) -> Recording:
     except soundfile.LibsndfileError as first:
         try:
             frames_TC, rate_hz = _decode_av(data)
-        except (av.FFmpegError, IndexError, ValueError) as second:
+        except Rejected:
+            raise
+        except Exception as second:  # on a broken file a decoder may fail in any way
             raise Rejected("unreadable", f"soundfile: {first}; PyAV: {second}") from second
     if not len(frames_TC):
         raise Rejected("empty", "no samples")
@@ -63,7 +65,8 @@ def _decode_soundfile(data: bytes) -> tuple[np.ndarray, int]:
 
 
 def _decode_av(data: bytes) -> tuple[np.ndarray, int]:
-    with av.open(BytesIO(data), "r") as container:
+    # A playlist among the recordings must not make FFmpeg open other files or addresses.
+    with av.open(BytesIO(data), "r", options={"protocol_whitelist": "none"}) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp")  # planar float, rate and layout as they are
         blocks = [
