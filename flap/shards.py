@@ -36,6 +36,7 @@ from flap.errors import UserError
 from flap.schemas import REJECT_REASONS, REJECTS, TableSpec
 
 REJECTS_FOLDER = "_rejects"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 Row = dict[str, Any]
 
 
@@ -55,8 +56,7 @@ def shard_paths(folder: Path) -> list[Path]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that becomes `path` if the block succeeds.
 
-    Raises:
-        UserError: no space is left; nothing stays behind under either name.
+    Nothing stays behind under either name if the block fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -66,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise UserError(
                 f"{path}: no space left on the disk; free some and run again, "
                 "finished shards are kept"
@@ -138,7 +138,7 @@ def fingerprint(inputs: Sequence[Path], *sections: BaseModel, **more: Any) -> st
         digest.update(section.model_dump_json().encode())
     digest.update(json.dumps(more, sort_keys=True).encode())
     for source in sorted(Path(__file__).parent.rglob("*.*")):
-        if source.suffix != ".pyc":
+        if source.parent.name != "__pycache__":
             digest.update(source.read_bytes())
     for path in sorted(inputs):
         stat = path.stat()
@@ -167,7 +167,12 @@ class Work:
         stage_folder = out.parents[1] / ".work" / out.parent.name / out.name
         folder = stage_folder / fingerprint
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(out, folder, None if follower else _lock(stage_folder / ".lock"))
+        if follower:
+            return cls(out, folder, None)
+        lock = _lock(stage_folder / ".lock")
+        for half_written in folder.rglob(".*.tmp"):  # by a run that was killed
+            half_written.unlink()
+        return cls(out, folder, lock)
 
     def publish(self) -> None:
         """Rename the work folder to `out`; work of other fingerprints is removed."""
@@ -190,13 +195,17 @@ def _lock(path: Path) -> IO[bytes]:
 
 
 def run_shards(
-    function: Callable[[Path, Path], None], shards: Sequence[Path], work: Work, desc: str
+    function: Callable[[Path, Path], None],
+    shards: Sequence[Path],
+    work: Work,
+    desc: str,
+    max_jobs: int | None = None,
 ) -> None:
     """Call `function(shard, target)` for each shard whose target is not in `work` yet.
 
     `target` has the shard's name; the function writes it last and atomically. How many
-    processes there are is the environment's affair (FLAP_JOBS, default: one a core) and
-    changes no result.
+    processes there are is the environment's affair (FLAP_JOBS, default: one a core, at most
+    `max_jobs`) and changes no result.
     """
     targets = [(shard, work.folder / shard.name) for shard in shards]
     todo = [(shard, target) for shard, target in targets if not target.exists()]
@@ -205,7 +214,7 @@ def run_shards(
     wanted = os.environ.get("FLAP_JOBS") or str(joblib.cpu_count())
     if not wanted.isdigit() or wanted == "0":
         raise UserError(f"FLAP_JOBS={wanted}: expected a number of processes")
-    jobs = min(int(wanted), len(todo))
+    jobs = min(int(wanted), max_jobs or int(wanted), len(todo))
     runs = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
         joblib.delayed(function)(shard, target) for shard, target in todo
     )

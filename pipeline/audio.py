@@ -5,6 +5,7 @@ from functools import partial
 from flap.audio.config import AudioConfig
 from flap.audio.extract import extract_shard
 from flap.config import load_section
+from flap.errors import UserError
 from flap.shards import REJECTS_FOLDER, Work, count_rows, fingerprint, run_shards, shard_paths
 from pipeline.stage import PARAMS, PathOption, print_counts, run
 
@@ -15,8 +16,11 @@ def main(clips: PathOption, out: PathOption) -> None:
     shards = shard_paths(clips)
     work = Work.open(out, fingerprint(shards, config))
     run_shards(partial(extract_shard, config=config), shards, work, f"audio {out.name}")
+    heard, rejected = count_rows(work.folder), count_rows(work.folder / REJECTS_FOLDER)
+    print_counts("audio", count_rows(clips), heard, rejected)
+    if not heard:
+        raise UserError(f"{clips}: every recording was rejected; see {work.folder}/_rejects")
     work.publish()
-    print_counts("audio", count_rows(clips), count_rows(out), count_rows(out / REJECTS_FOLDER))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flap.errors import UserError
 from pipeline.children import Children
 from pipeline.dvc_graph import Graph, read_graph, read_scores
-from pipeline.serve import is_healthy
+from pipeline.serve import is_ours
 from pipeline.stage import run
 
 TAIL_LINES = 20
@@ -166,7 +166,7 @@ def main(
 def _server() -> Iterator[None]:
     """The configured server if it answers, else a temporary one that ends with us."""
     url = PREFECT_API_URL.value()
-    if url and is_healthy(url):
+    if url and is_ours(url):
         yield
         return
     settings = {PREFECT_API_URL: None, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}

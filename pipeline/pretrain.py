@@ -29,7 +29,7 @@ def main(
         for dataset in datasets
         for path in shard_paths(folder / dataset)
     ]
-    identity = fingerprint([*inputs, *tagger.iterdir()], config, encoder, model_config)
+    identity = fingerprint([*inputs, *tagger.glob("*")], config, encoder, model_config)
 
     from flap.clips import usable_clips  # torch and transformers load after --help and errors
     from flap.model.flap import save_flap

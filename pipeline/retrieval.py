@@ -7,7 +7,7 @@ import typer
 from flap.config import load_section
 from flap.errors import UserError
 from flap.retrieval.config import BenchmarksConfig, RetrievalConfig
-from flap.schemas import RANKS
+from flap.schemas import CLIPS, RANKS
 from flap.shards import Work, fingerprint, read_folder, shard_name, shard_paths, write_rows
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
@@ -36,11 +36,14 @@ def main(
 
     candidates = usable_clips(clips, mels, [chosen.dataset], [chosen.split])
     rows = rank_benchmark(benchmark, candidates, load_flap(model), config.batch)
-    provenance = {"ties": "a tied wrong answer is placed before the right one"}
+    provenance = chosen.model_dump() | config.model_dump(mode="json")
+    provenance |= {"ties": "a tied wrong answer is placed before the right one"}
     write_rows(work.folder / shard_name(0), rows, RANKS, provenance)
-    work.publish()
-    found = scores(read_folder(out, RANKS), config.recall_at)
+    splits = read_folder(clips / chosen.dataset, CLIPS, ["split"])["split"]
+    found = {"clips_in_split": int((splits == chosen.split).sum())}
+    found |= scores(read_folder(work.folder, RANKS), config.recall_at)
     write_metrics(metrics, found)
+    work.publish()
     print(describe(benchmark, found))
 
 

@@ -26,6 +26,7 @@ from pipeline.stage import run
 
 HOST, PORT, POOL = "127.0.0.1", 4200, "flap"
 HOME = Path(".prefect")
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by a proxy
 STARTUP_SECONDS, CANCEL_SECONDS = 120.0, 40.0
 
 
@@ -78,7 +79,7 @@ def _ensure_server(children: Children, env: Mapping[str, str], port: int) -> Non
     """Start the server and wait for it, or take the one of this project that runs already."""
     url = env["PREFECT_API_URL"]
     if _in_use(port):
-        if not _is_ours(url):
+        if not is_ours(url):
             raise UserError(
                 f"port {port} is in use by another program; "
                 f"stop it or choose one: python -m pipeline.serve --port {port + 1}"
@@ -106,7 +107,8 @@ def _close_lost_runs(url: str) -> None:
         _call(f"{url}/flow_runs/{run_id}/set_state", {"state": state, "force": True})
 
 
-def _is_ours(url: str) -> bool:
+def is_ours(url: str) -> bool:
+    """Whether the Prefect API at `url` is this project's: it keeps its data in our folder."""
     settings = _call(f"{url}/admin/settings")
     return isinstance(settings, dict) and settings.get("home") == str(HOME.absolute())
 
@@ -122,7 +124,7 @@ def _call(url: str, body: Mapping[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with _DIRECTLY.open(request, timeout=5) as response:
             return json.load(response)
     except (OSError, ValueError):
         return None

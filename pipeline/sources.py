@@ -36,8 +36,8 @@ def _make_demo(dataset: str, entry: DemoDataset, sources: SourcesConfig, out: Pa
     inputs = [Path(entry.path)]
     work = Work.open(out, fingerprint(inputs, entry, sources, dataset=dataset))
     run_shards(demo, demo.shards, work, f"sources {dataset}")
+    print_counts("sources", demo.n_clips, count_rows(work.folder), rejected=0)
     work.publish()
-    print_counts("sources", demo.n_clips, count_rows(out), rejected=0)
 
 
 def _read_folder(dataset: str, entry: FolderDataset, sources: SourcesConfig, out: Path) -> None:
@@ -48,8 +48,8 @@ def _read_folder(dataset: str, entry: FolderDataset, sources: SourcesConfig, out
     found = [row["clip_id"] for row in corpus.clips]  # a recording may come or go, the CSV stay
     work = Work.open(out, fingerprint(inputs, entry, sources, dataset=dataset, clips=found))
     write_corpus(corpus, entry, sources.shard_clips, work.folder)
+    print_counts("sources", corpus.n_rows, count_rows(work.folder), len(corpus.rejects))
     work.publish()
-    print_counts("sources", corpus.n_rows, count_rows(out), len(corpus.rejects))
 
 
 if __name__ == "__main__":

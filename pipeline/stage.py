@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flap.errors import UserError
-from flap.shards import atomic_path
+from flap.shards import DISK_FULL, atomic_path
 
 PARAMS = Path("params.yaml")
 PathOption = Annotated[Path, typer.Option(show_default=False)]
@@ -43,6 +43,12 @@ def report_errors() -> Iterator[None]:
         yield
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}no space left on the disk; free some, run again", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("interrupted; what is finished is kept, run again to go on", err=True)

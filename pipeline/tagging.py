@@ -12,14 +12,17 @@ def main(mels: PathOption, tagger: PathOption, out: PathOption) -> None:
     """Tag every clip of a dataset."""
     config = load_section(PARAMS, "tagging", TaggingConfig)
     shards = shard_paths(mels)
-    work = Work.open(out, fingerprint([*shards, *tagger.iterdir()], config))
+    work = Work.open(out, fingerprint([*shards, *tagger.glob("*")], config))
 
-    from flap.tagging.tag import tag_shard  # loads torch
+    import torch  # after --help and errors in params.yaml
+
+    from flap.tagging.tag import tag_shard
 
     function = partial(tag_shard, tagger=tagger, config=config)
-    run_shards(function, shards, work, f"tagging {out.name}")
+    gpus = torch.cuda.device_count()  # processes would share a GPU, and so its memory
+    run_shards(function, shards, work, f"tagging {out.name}", max_jobs=1 if gpus else None)
+    print_counts("tagging", count_rows(mels), count_rows(work.folder), 0)
     work.publish()
-    print_counts("tagging", count_rows(mels), count_rows(out), 0)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def corpus(tmp_path: Path) -> Corpus:
         numbers = range(shard * 10, shard * 10 + 10)
         clips = [_clip(i) for i in numbers]
         write_rows(made.clips / name, clips, CLIPS, {})
-        write_rows(made.mels / name, [_mel(i) for i in numbers], MELS, {}, row_group_rows=4)
+        write_rows(
+            made.mels / name, [_mel(i) for i in numbers], MELS, {"n_mels": 32}, row_group_rows=4
+        )
         enriched = [_caption(clip) for clip in clips if clip["split"] == "train"]
         write_rows(made.captions / name, enriched, CAPTIONS, {})
     return made

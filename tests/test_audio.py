@@ -1,6 +1,8 @@
 """Stage `audio`: decoding, the Kaldi front end, and a reject for whatever cannot be used."""
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import av
@@ -179,3 +181,23 @@ def test_playlists_open_nothing(tmp_path: Path) -> None:
     with pytest.raises(Rejected) as caught:
         decode(concat.encode())
     assert caught.value.reason == "unreadable"
+
+
+def test_flac_of_unknown_length_is_decoded(tmp_path: Path) -> None:
+    """As encoders write it to a pipe: STREAMINFO with a total of 0 samples."""
+    soundfile.write(tmp_path / "x.flac", tone(1.0, 16000), 16000)
+    data = bytearray((tmp_path / "x.flac").read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    assert len(decode(bytes(data)).samples) == 16000
+
+
+def test_unreachable_disk_is_an_error_and_no_reject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        extract(tmp_path / "x.wav", CONFIG)

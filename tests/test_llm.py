@@ -43,7 +43,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "data/llm/model"
 
 
-def test_local_directory_is_linked_without_pickles_and_code(tmp_path: Path, out: Path) -> None:
+def test_local_directory_is_copied_without_pickles_and_code(tmp_path: Path, out: Path) -> None:
     source = _checkpoint(tmp_path / "source")
     params = _params(tmp_path, kind="local", source=str(source), revision="", name="mine")
     stage.main(out=out, params=params)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flap.retrieval import ranks as module
 from flap.retrieval.ranks import audio_to_text_ranks, text_to_audio_ranks
-from flap.retrieval.scores import chance_recall, scores
+from flap.retrieval.scores import chance_recall, describe, scores
 
 # Two clips, captions 0 and 1 of the first, 2 of the second. Embeddings are rows of the
 # identity on the audio side, so text rows are the scores of each caption.
@@ -92,6 +92,7 @@ def test_scores_from_ranks() -> None:
     assert (to_audio["median_rank"], to_audio["mean_rank"]) == (2.5, 3.0)
     assert to_audio["chance"] == {"R@1": 0.5, "R@5": 1.0}
     assert found["audio_to_text"]["R@1"] == 0.5
+    assert "2 of 3 clips present" in describe("b", found | {"clips_in_split": 3})
     assert found["audio_to_text"]["chance"]["R@1"] == pytest.approx(2 / 4)
 
 

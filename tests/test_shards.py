@@ -162,3 +162,13 @@ def test_folder_without_shards_says_what_to_run(tmp_path: Path) -> None:
         shard_paths(tmp_path)
     with pytest.raises(UserError, match="dvc repro"):
         read_folder(tmp_path, CLIPS)
+
+
+def test_what_a_killed_run_left_half_written_is_not_published(tmp_path: Path) -> None:
+    work = Work.open(tmp_path / "data" / "out" / "x", "f")
+    write_rows(work.folder / "shard-00000.parquet", [tags("a")], TAGS, {})
+    (work.folder / ".shard-00001.parquet.123.tmp").write_bytes(b"half")
+    del work
+    again = Work.open(tmp_path / "data" / "out" / "x", "f")
+    again.publish()
+    assert [path.name for path in again.out.iterdir()] == ["shard-00000.parquet"]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import SOUNDS, Corpus
 
-from flap.clips import usable_clips
+from flap.clips import check_front_end, usable_clips
+from flap.errors import UserError
 from flap.model.config import EncoderConfig
 from flap.model.masking import Mask2D
 from flap.model.tagger import Tagger
@@ -80,3 +81,17 @@ def _save_twice_then_die(save: Callable[..., None]) -> Callable[..., None]:
         save(path, step, *rest)
 
     return wrapped
+
+
+def test_too_few_clips_for_a_batch_are_an_error(corpus: Corpus, tmp_path: Path) -> None:
+    clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
+    config = CONFIG.model_copy(update={"epochs": 1, "batch": 64})
+    with pytest.raises(UserError, match="make no batch of 64"):
+        train(config, Tagger(ENCODER, 3), clips, np.zeros((6, 3)), tmp_path / "x.pt")
+
+
+def test_other_front_end_is_an_error(corpus: Corpus) -> None:
+    clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
+    check_front_end(clips, 32)
+    with pytest.raises(UserError, match=r"has 32 mel bins, encoder\.n_mels is 64"):
+        check_front_end(clips, 64)

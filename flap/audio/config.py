@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from flap.config import Section
 
 
@@ -16,3 +18,9 @@ class AudioConfig(Section):
     max_seconds: float
     min_seconds: float
     min_peak: float
+
+    @model_validator(mode="after")
+    def _fits(self) -> "AudioConfig":
+        if self.min_seconds * 1000 < self.frame_ms or self.max_seconds < self.min_seconds:
+            raise ValueError("need frame_ms <= min_seconds <= max_seconds")
+        return self

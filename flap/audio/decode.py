@@ -42,12 +42,14 @@ def decode(data: bytes) -> Recording:
         raise Rejected("empty", "file of 0 bytes")
     try:
         frames_TC, rate_hz = _decode_soundfile(data)
-    except soundfile.LibsndfileError as first:
+    except Rejected:
+        raise
+    except Exception as first:  # on a broken file a decoder may fail in any way
         try:
             frames_TC, rate_hz = _decode_av(data)
         except Rejected:
             raise
-        except Exception as second:  # on a broken file a decoder may fail in any way
+        except Exception as second:
             raise Rejected("unreadable", f"soundfile: {first}; PyAV: {second}") from second
     if not len(frames_TC):
         raise Rejected("empty", "no samples")

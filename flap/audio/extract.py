@@ -33,7 +33,9 @@ def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
                 }
             )
     front_end = config.model_dump() | {"resampler": RESAMPLER, "mel": "natural log, float16"}
-    write_rejects(target.parent / REJECTS_FOLDER / target.name, rejects, {"stage": "audio"})
+    write_rejects(
+        target.parent / REJECTS_FOLDER / target.name, rejects, {"stage": "audio"} | front_end
+    )
     write_rows(target, mels, MELS, front_end, row_group_rows=_ROW_GROUP_ROWS)
 
 
@@ -45,8 +47,10 @@ def extract(path: Path, config: AudioConfig) -> Row:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise Rejected("missing", f"{path}: {error.strerror}") from error
+    except PermissionError as error:
+        raise Rejected("unreadable", f"{path}: {error.strerror}") from error
     recording = decode(data)
     duration_s = len(recording.samples) / recording.rate_hz
     if duration_s < config.min_seconds:

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from flap.config import Section
 
 Split = Literal["train", "val", "test"]
@@ -12,9 +14,9 @@ class ServeConfig(Section):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     enforce_eager: bool
-    max_model_len: int  # tokens of prompt and answer together
-    kv_cache_gib: int  # on the CPU only; a GPU takes what is free
-    tensor_parallel: int
+    max_model_len: PositiveInt  # tokens of prompt and answer together
+    kv_cache_gib: PositiveInt  # on the CPU only; a GPU takes what is free
+    tensor_parallel: PositiveInt
     startup_seconds: float
 
 
@@ -23,12 +25,12 @@ class CaptionsConfig(Section):
 
     splits: tuple[Split, ...]
     prompt: str  # file in flap/captions/prompts, without .yaml
-    tries: int  # times a caption is asked, each with another opening, until one is kept
-    max_tags: int
+    tries: PositiveInt  # times a caption is asked, each with another opening, until one is kept
+    max_tags: PositiveInt
     temperature: float
-    max_tokens: int
-    seed: int
-    concurrency: int  # requests in flight
+    max_tokens: PositiveInt
+    seed: NonNegativeInt
+    concurrency: PositiveInt  # requests in flight
     max_words: int
     min_tag_coverage: float
     min_faithfulness: float

@@ -82,7 +82,10 @@ def _python() -> Path:
 
 
 def _port() -> int:
-    wanted = int(os.environ.get("FLAP_VLLM_PORT", "0"))
+    named = os.environ.get("FLAP_VLLM_PORT") or "0"
+    if not named.isdigit() or int(named) > 65535:
+        raise UserError(f"FLAP_VLLM_PORT={named}: expected a port number")
+    wanted = int(named)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,9 +1,11 @@
 """Section `flops` of params.yaml."""
 
+from pydantic import PositiveInt
+
 from flap.config import Section
 from flap.model.masking import Ratio
 
 
 class FlopsConfig(Section):
-    batch: int
+    batch: PositiveInt
     ratios: tuple[Ratio, ...]  # 1-D: of the tokens; 2-D: of the time steps and of the frequencies

@@ -1,6 +1,5 @@
 """A checkpoint from the Hugging Face hub, or from a directory that is already here."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -58,8 +57,8 @@ def download(config: LlmConfig, folder: Path) -> None:
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
-def link_directory(config: LlmConfig, folder: Path) -> None:
-    """Hard-link (or copy, across disks) the files of the directory `config.source`."""
+def copy_directory(config: LlmConfig, folder: Path) -> None:
+    """Copy the files of the directory `config.source`, but pickles and code."""
     source = Path(config.source)
     if not source.is_dir():
         raise UserError(f"llm.source: {source} is not a directory")
@@ -67,12 +66,7 @@ def link_directory(config: LlmConfig, folder: Path) -> None:
     for path in sorted(source.iterdir()):
         if not path.is_file() or path.suffix in unwanted:
             continue
-        target = folder / path.name
-        target.unlink(missing_ok=True)
-        try:
-            os.link(path.resolve(), target)
-        except OSError:
-            shutil.copyfile(path, target)
+        shutil.copyfile(path, folder / path.name)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Sections `encoder` and `model` of params.yaml."""
 
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 
 from flap.config import Section
 
@@ -8,14 +8,14 @@ from flap.config import Section
 class EncoderConfig(Section):
     """Audio ViT of MAViL/AudioMAE with the window and normalisation it sees mels through."""
 
-    clip_frames: int  # window: shorter clips are padded, longer ones cropped
-    n_mels: int
+    clip_frames: PositiveInt  # window: shorter clips are padded, longer ones cropped
+    n_mels: PositiveInt
     mel_mean: float
     mel_std: float
-    patch: int  # side of a square patch, also the stride
-    width: int
-    depth: int
-    heads: int
+    patch: PositiveInt  # side of a square patch, also the stride
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
 
     @model_validator(mode="after")
     def _fits(self) -> "EncoderConfig":
@@ -35,18 +35,18 @@ class TextConfig(Section):
     """A transformers text encoder: `pretrained` names one, or a RoBERTa is built to measure."""
 
     pretrained: str | None  # directory or hub name; None: from scratch with the sizes below
-    vocabulary: int
-    width: int
-    depth: int
-    heads: int
+    vocabulary: PositiveInt
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
     dropout: float
-    max_tokens: int
+    max_tokens: PositiveInt
 
 
 class ModelConfig(Section):
     """Text side and shared embedding of FLAP; the audio side is section `encoder`."""
 
     text: TextConfig
-    embedding: int
+    embedding: PositiveInt
     initial_temperature: float
     max_logit_scale: float

@@ -172,11 +172,15 @@ class Trainer:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean loss over batches of the validation clips with their first captions, unmasked."""
+        """Mean loss over whole batches of validation clips with their first captions, unmasked.
+
+        A smaller last batch would be an easier one, so it is left out where there are others.
+        """
         self.model.eval()
         frames = self.model.audio_encoder.config.clip_frames
         reader, losses = MelReader(cached_row_groups=1), []
-        for start in range(0, len(self.validation), _VALIDATION_BATCH):
+        whole = max(1, len(self.validation) // _VALIDATION_BATCH) * _VALIDATION_BATCH
+        for start in range(0, min(whole, len(self.validation)), _VALIDATION_BATCH):
             part = self.validation.iloc[start : start + _VALIDATION_BATCH]
             captions = [captions[0] for captions in part["captions"]]
             tokens = tokenize(self.tokenizer, captions, self.model.model_config.text.max_tokens)

@@ -1,15 +1,15 @@
 """Sections `retrieval` and `benchmarks` of params.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import RootModel
+from pydantic import Field, PositiveInt, RootModel
 
 from flap.config import Section
 
 
 class RetrievalConfig(Section):
-    batch: int
-    recall_at: tuple[int, ...]
+    batch: PositiveInt
+    recall_at: tuple[PositiveInt, ...]
 
 
 class BenchmarkConfig(Section):
@@ -19,5 +19,8 @@ class BenchmarkConfig(Section):
     split: Literal["train", "val", "test"]
 
 
-class BenchmarksConfig(RootModel[dict[str, BenchmarkConfig]]):
-    """Benchmarks by name."""
+BenchmarkName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+
+
+class BenchmarksConfig(RootModel[dict[BenchmarkName, BenchmarkConfig]]):
+    """Benchmarks by name; names stand in paths, so a-z, 0-9 and dashes only."""

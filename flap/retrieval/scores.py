@@ -49,7 +49,8 @@ def chance_recall(right_Q: np.ndarray, n_candidates: int, k: int) -> float:
 
 def describe(benchmark: str, found: Mapping[str, Any]) -> str:
     """The scores of a benchmark as lines to print, chance beside each."""
-    lines = [f"retrieval {benchmark}: {found['clips']} clips, {found['captions']} captions"]
+    present = f"{found['clips']} of {found['clips_in_split']} clips present"
+    lines = [f"retrieval {benchmark}: {present}, {found['captions']} captions"]
     for direction in DIRECTIONS:
         shares, chance = found[direction], found[direction]["chance"]
         each = (f"{name} {shares[name]:.1%} (chance {chance[name]:.1%})" for name in chance)

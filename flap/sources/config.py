@@ -49,7 +49,7 @@ class FolderDataset(Section):
 
     adapter: Literal["folder"]
     path: str
-    """The folder, or the CSV itself, from the project's root."""
+    """The folder, from the project's root."""
     seed: NonNegativeInt
     splits: SplitFractions
 

@@ -47,15 +47,14 @@ class Corpus:
 
 
 def captions_file(path: Path) -> Path:
-    """The CSV that `path` means.
+    """The CSV in the folder `path`.
 
     Raises:
-        UserError: there is none, or several and none is named captions.csv.
+        UserError: there is none, or several and none is named captions.csv, or `path` is no
+            folder. (DVC watches `path`; of a CSV alone it would not see a recording change.)
     """
-    if path.is_file():
-        return path
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder or CSV")
+        raise UserError(f"{path}: no such folder; name the folder with the CSV and the recordings")
     if (path / "captions.csv").is_file():
         return path / "captions.csv"
     found = sorted(path.glob("*.csv"))
@@ -136,6 +135,13 @@ def _refuse(line: Line, folder: Path, seen: set[str], *, has_split: bool) -> Ref
 def _refuse_recording(name: str, folder: Path, seen: set[str]) -> Refusal:
     if not name:
         return "missing", "file_name is empty"
+    try:
+        return _refuse_path(name, folder, seen)
+    except (OSError, ValueError) as error:  # a name that no file system takes
+        return "missing", f"'{name[:80]}': {error}"
+
+
+def _refuse_path(name: str, folder: Path, seen: set[str]) -> Refusal:
     if _leaves(folder, name):
         return "outside", f"'{name}' is not inside the CSV's folder"
     if _normal(name) in seen:

@@ -1,19 +1,23 @@
 """Section `tagger` of params.yaml; the encoder's sizes are in section `encoder`."""
 
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
 from flap.config import Section
 from flap.model.masking import MaskConfig
 
 
 class TaggerConfig(Section):
-    seed: int
+    seed: NonNegativeInt
     mask: MaskConfig  # tokens left out in training, as AudioMAE does in fine-tuning
-    epochs: int
-    batch: int
+    epochs: PositiveInt
+    batch: PositiveInt
     learning_rate: float
     betas: tuple[float, float]
     weight_decay: float
-    warmup_steps: int
-    shuffle_shards: int
-    checkpoint_every: int  # steps
-    holdout_split: str  # what mAP is measured on; never trained on
-    loader_workers: int
+    warmup_steps: NonNegativeInt
+    shuffle_shards: PositiveInt
+    checkpoint_every: PositiveInt  # steps
+    holdout_split: Literal["val", "test"]  # what mAP is measured on; never trained on
+    loader_workers: NonNegativeInt

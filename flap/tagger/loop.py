@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from flap.clips import MelReader
+from flap.errors import UserError
 from flap.model.masking import draw_mask
 from flap.model.tagger import Tagger
 from flap.tagger.config import TaggerConfig
@@ -60,6 +61,10 @@ def train(
         pd.factorize(clips["path"])[0], np.ones(len(clips), int), config.seed, config.shuffle_shards
     )
     total_steps = config.epochs * len(clips) // config.batch
+    if not total_steps:
+        raise UserError(
+            f"tagger: {len(clips)} clips make no batch of {config.batch}; lower tagger.batch"
+        )
     optimizer = torch.optim.AdamW(
         tagger.parameters(),
         lr=config.learning_rate,

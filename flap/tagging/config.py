@@ -1,9 +1,11 @@
 """Section `tagging` of params.yaml."""
 
+from pydantic import PositiveInt
+
 from flap.config import Section
 
 
 class TaggingConfig(Section):
-    batch: int
-    top_k: int
+    batch: PositiveInt
+    top_k: PositiveInt
     threshold: float  # probability from which a label counts

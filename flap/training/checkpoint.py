@@ -13,8 +13,9 @@ def save_checkpoint(
 ) -> None:
     """State after `step` steps. Data order, masks and rate are functions of the step."""
     state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    # Through a file of ours a full disk is an OSError; torch's own would be a RuntimeError.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
