@@ -182,17 +182,18 @@ def _table_bytes(inputs: Inputs) -> dict[str, bytes]:
 
 
 def test_stage_accounts_for_every_clip(
-    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    inputs = write_inputs(tmp_path, clips=48)
     behaviour = Behaviour(fail_status={"heard 3 times": 400})
     with fake_llm_server(behaviour) as url:
         monkeypatch.setenv("FLAP_LLM_ENDPOINTS", f"{url}, {url}")
         stage.main(**inputs.arguments())
     captions = pd.read_parquet(inputs.root / "data/captions/demo")
-    # Of 24 clips 4 are of test; 7 and 17 have no TAGS row.
-    assert len(captions) == 18
-    assert "captions: 20 in = 18 out + 2 rejected" in capsys.readouterr().out
-    assert set(_table_bytes(inputs)) == {f"shard-{i:05d}.parquet" for i in range(4)}
+    # Of 48 clips 9 are of test; 7, 17, 27, 37 and 47 have no TAGS row.
+    assert len(captions) == 34
+    assert "captions: 39 in = 34 out + 5 rejected" in capsys.readouterr().out
+    assert set(_table_bytes(inputs)) == {f"shard-{i:05d}.parquet" for i in range(7)}
     failed = captions[captions["reason"] == "request_failed"]
     assert failed["clip_id"].tolist() == ["demo/0003"]
     assert not failed["kept"].any()
@@ -239,10 +240,10 @@ def test_a_rejected_answer_is_asked_again_with_another_opening() -> None:
     assert rows(answers, 2)[:2] == ["there is a dog barks", "copy"], "the first if none is kept"
 
 
-def test_all_requests_failing_is_an_error(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_requests_failing_is_an_error(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_llm_server(Behaviour(fail_status={"situation": 400})) as url:
         monkeypatch.setenv("FLAP_LLM_ENDPOINTS", url)
-        with pytest.raises(UserError, match="every request failed"):
+        with pytest.raises(UserError, match="18 of 18 requests failed"):
             stage.main(**inputs.arguments())
         assert not (inputs.root / "data/captions/demo").exists()
 
