@@ -151,7 +151,7 @@ def test_which_csv_is_read(tmp_path: Path) -> None:
         captions_file(tmp_path)
     (tmp_path / "captions.csv").touch()
     assert captions_file(tmp_path) == tmp_path / "captions.csv"
-    with pytest.raises(UserError, match="no such folder or CSV"):
+    with pytest.raises(UserError, match="no such folder"):
         captions_file(tmp_path / "three.csv")
 
 
