@@ -8,8 +8,6 @@ from typing import Any
 import pandas as pd
 
 from flap.errors import UserError
-from flap.schemas import RANKS
-from flap.shards import count_rows, read_folder
 
 DIRECTIONS = {"text_to_audio": "text → audio", "audio_to_text": "audio → text"}
 
@@ -21,7 +19,7 @@ class Recall:
     direction: str
     shares: list[tuple[str, float, float | None]]
     median_rank: float | None
-    queries: int | None
+    queries: int
 
 
 @dataclass(frozen=True)
@@ -54,26 +52,23 @@ def read_history(path: Path) -> pd.DataFrame | None:
     return None if history.empty else history
 
 
-def read_benchmark(data: Path, metrics: Path, name: str) -> Benchmark:
-    """One benchmark's scores, with the median rank taken from RANKS."""
+def read_benchmark(metrics: Path, name: str) -> Benchmark:
+    """One benchmark's scores, as the stage `retrieval` wrote them."""
     scores = read_json(metrics / "retrieval" / f"{name}.json") or {}
-    folder = data / "retrieval" / name
-    ranks = read_folder(folder, RANKS, ["direction", "rank"]) if count_rows(folder) else None
+    clips, captions = scores.get("clips", 0), scores.get("captions", 0)
+    queries = {"text_to_audio": captions, "audio_to_text": clips}
     recalls = [
-        _recall(direction, scores[direction], ranks)
+        _recall(direction, scores[direction], queries[direction])
         for direction in DIRECTIONS
         if direction in scores
     ]
-    return Benchmark(name, scores.get("clips", 0), scores.get("captions", 0), recalls)
+    return Benchmark(name, clips, captions, recalls)
 
 
-def _recall(direction: str, scores: dict[str, Any], ranks: pd.DataFrame | None) -> Recall:
+def _recall(direction: str, scores: dict[str, Any], queries: int) -> Recall:
     chance = scores.get("chance", {})
     shares = [(key, scores[key], chance.get(key)) for key in scores if key.startswith("R@")]
-    own = None if ranks is None else ranks.loc[ranks["direction"] == direction, "rank"]
-    if own is None or own.empty:
-        return Recall(DIRECTIONS[direction], shares, None, None)
-    return Recall(DIRECTIONS[direction], shares, float(own.median()), len(own))
+    return Recall(DIRECTIONS[direction], shares, scores.get("median_rank"), queries)
 
 
 def flat_numbers(node: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:

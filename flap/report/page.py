@@ -44,7 +44,7 @@ def read_facts(
         datasets=[read_dataset(data, name, config) for name in datasets],
         tagger=read_json(metrics / "tagger.json"),
         history=read_history(metrics / "pretrain.csv"),
-        benchmarks=[read_benchmark(data, metrics, name) for name in benchmarks],
+        benchmarks=[read_benchmark(metrics, name) for name in benchmarks],
     )
 
 
