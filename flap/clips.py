@@ -1,8 +1,9 @@
 """CLIPS joined with MELS: the clips that can be heard, and random access to their log-mels."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,6 @@ import pyarrow.parquet as pq
 from flap.errors import UserError
 from flap.schemas import CLIPS, MELS, mel_array, provenance
 from flap.shards import read_table, shard_paths
-
-_MIDDLE = 0.5
 
 
 def usable_clips(
@@ -45,25 +44,22 @@ def usable_clips(
     return found
 
 
-def crop_or_pad(mel_TF: np.ndarray, clip_frames: int, position: float) -> np.ndarray:
-    """Exactly `clip_frames` frames of a log-mel, float32.
+def check_front_end(clips: pd.DataFrame, n_mels: int) -> dict[str, Any]:
+    """The front end that made the MELS of these clips, by their metadata.
 
-    Longer mels are cropped, starting at share `position` (0 front, 0.5 middle, 1 back) of
-    the possible starts; shorter ones are padded with zeros at the end, as MAViL does.
+    Raises:
+        UserError: they have not `n_mels` bins, or not all one front end.
     """
-    spare = len(mel_TF) - clip_frames
-    if spare >= 0:
-        start = min(int(position * (spare + 1)), spare)
-        return mel_TF[start : start + clip_frames].astype(np.float32)
-    return np.pad(mel_TF.astype(np.float32), ((0, -spare), (0, 0)))
-
-
-def check_front_end(clips: pd.DataFrame, n_mels: int) -> None:
-    """Raise `UserError` unless the MELS of these clips have `n_mels` bins, by their metadata."""
-    for path in clips["path"].unique():
-        found = provenance(pq.read_schema(path)).get("n_mels", n_mels)
-        if found != n_mels:
-            raise UserError(f"{path}: has {found} mel bins, encoder.n_mels is {n_mels}")
+    paths = clips["path"].unique()
+    front_end = provenance(pq.read_schema(paths[0]))
+    if front_end.get("n_mels", n_mels) != n_mels:
+        raise UserError(
+            f"{paths[0]}: has {front_end['n_mels']} mel bins, encoder.n_mels is {n_mels}"
+        )
+    for path in paths[1:]:
+        if provenance(pq.read_schema(path)) != front_end:
+            raise UserError(f"{path}: has another front end than {paths[0]}; rerun stage audio")
+    return front_end
 
 
 class MelReader:
@@ -81,12 +77,10 @@ class MelReader:
         group, offset = self._group(path, index), row - int(starts[index])
         return mel_array(group["mel"][offset].as_py(), group["n_frames"][offset].as_py())
 
-    def middle_windows(self, clips: pd.DataFrame, clip_frames: int) -> np.ndarray:
-        """Middle windows (clips, clip_frames, mel bins), float32: evaluation draws nothing."""
-        where = zip(clips["path"], clips["row"], strict=True)
-        return np.stack(
-            [crop_or_pad(self.read(path, row), clip_frames, _MIDDLE) for path, row in where]
-        )
+    def read_all(self, clips: pd.DataFrame) -> Iterator[np.ndarray]:
+        """The log-mels of these clips, one after the other."""
+        for path, row in zip(clips["path"], clips["row"], strict=True):
+            yield self.read(path, row)
 
     def _row_group_starts(self, path: str) -> np.ndarray:
         if path not in self._starts:

@@ -31,25 +31,28 @@ def main(
     ]
     identity = fingerprint([*inputs, *tagger.glob("*")], config, encoder, model_config)
 
-    from flap.clips import usable_clips  # torch and transformers load after --help and errors
-    from flap.model.flap import save_flap
+    from flap.clips import check_front_end, usable_clips  # torch loads after --help and errors
     from flap.pretrain.build import build
     from flap.pretrain.loop import CHECKPOINT, HISTORY, Trainer
     from flap.pretrain.pairs import training_clips
+    from flap.processor.processor import processor_of
     from flap.training.distributed import ranks_from_environment
 
     training = training_clips(clips, mels, captions, datasets, config.captions)
     validation = usable_clips(clips, mels, datasets, ["val"])
+    front_end = check_front_end(training, encoder.n_mels)
     with ranks_from_environment() as ranks:
         work = Work.open(out, identity, follower=not ranks.is_first)
-        model, tokenizer = build(config, encoder, model_config, training, tagger)
+        model, tokenizer, report = build(config, encoder, model_config, training, tagger)
         trainer = Trainer(config, model, tokenizer, training, validation, ranks)
         if ranks.is_first:
             pairs = trainer.order.pairs_per_epoch
             print(f"pretrain: {len(training)} clips, {pairs} pairs, {ranks.world_size} rank(s)")
+            print(f"pretrain: {report or 'the audio encoder starts from scratch'}")
         trainer.run(work.folder)
         if ranks.is_first:
-            save_flap(work.folder, model, tokenizer)
+            model.save_pretrained(work.folder)
+            processor_of(model, tokenizer, front_end).save_pretrained(work.folder)
             history.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work.folder / HISTORY, history)
             for progress in (CHECKPOINT, HISTORY):

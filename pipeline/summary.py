@@ -14,7 +14,8 @@ METRICS, REPORT = Path("metrics"), Path("data/report/page/index.html")
 
 def main() -> None:
     """Print tagger mAP, captions kept, retrieval scores, and the report's path."""
-    print(f"tagger: mAP {_read('tagger.json')['mAP']:.3f}")
+    tagger = _read("tagger.json")
+    print(f"tagger: mAP {tagger['mAP']:.3f}" if "mAP" in tagger else "tagger: imported, no labels")
     for dataset in load_section(PARAMS, "datasets", DatasetsConfig).root:
         captions = _read(f"captions/{dataset}.json")
         print(f"captions {dataset}: {captions['kept']} of {captions['rows']} kept")

@@ -1,4 +1,4 @@
-"""Stage `tagger`: log-mels and labels → a sound-event tagger and its mAP."""
+"""Stage `tagger`: log-mels and labels, a released checkpoint, or both → a tagger and its mAP."""
 
 from flap.audioset import display_names
 from flap.config import load_section
@@ -11,7 +11,7 @@ from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
 
 def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOption) -> None:
-    """Fine-tune the tagger on the split train; measure mAP on the held-out split."""
+    """Import weights, fine-tune on the split train, measure mAP on the held-out split."""
     config = load_section(PARAMS, "tagger", TaggerConfig)
     encoder = load_section(PARAMS, "encoder", EncoderConfig)
     datasets = list(load_section(PARAMS, "datasets", DatasetsConfig).root)
@@ -23,37 +23,39 @@ def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOpti
     ]
     work = Work.open(out, fingerprint(inputs, config, encoder))
 
-    import torch  # after --help and errors in params.yaml
-
-    from flap.clips import check_front_end, usable_clips
-    from flap.model.device import default_device
-    from flap.model.tagger import Tagger, save_tagger
+    from flap.clips import check_front_end, usable_clips  # torch loads after --help and errors
+    from flap.model.tagger import save_tagger
+    from flap.tagger.build import build
     from flap.tagger.loop import mean_average_precision, predict, targets, train
 
     training = usable_clips(clips, mels, datasets, ["train"])
     holdout = usable_clips(clips, mels, datasets, [config.holdout_split])
-    classes = display_names()
     check_front_end(training, encoder.n_mels)
+    classes = display_names()
     learned, truth = targets(training["labels"], classes), targets(holdout["labels"], classes)
-    print(f"tagger: {len(training)} clips to learn from, {len(holdout)} held out")
-    if learned.unknown:
-        print(f"tagger: labels that are no AudioSet class, not learned: {learned.unknown}")
-    for split, found in (("train", learned), (config.holdout_split, truth)):
-        if not found.hot_CX.any():
-            raise UserError(
-                f"{clips}: no clip of split {split} has a label that is an AudioSet class; give "
-                "labels to some recordings, or add a dataset that has them, such as the demo"
-            )
-    torch.manual_seed(config.seed)
-    tagger = Tagger(encoder, len(classes)).to(default_device())
-    checkpoint = work.folder / "checkpoint.pt"
-    train(config, tagger, training, learned.hot_CX, checkpoint)
-    scores = mean_average_precision(truth.hot_CX, predict(tagger, holdout))
+    tagger, report = build(config, encoder, len(classes))
+    print(f"tagger: {report or 'starts from scratch'}")
+    if config.epochs:
+        print(f"tagger: {len(training)} clips to learn from, {len(holdout)} held out")
+        if learned.unknown:
+            print(f"tagger: labels that are no AudioSet class, not learned: {learned.unknown}")
+        for split, found in (("train", learned), (config.holdout_split, truth)):
+            if not found.hot_CX.any():
+                raise UserError(
+                    f"{clips}: no clip of split {split} has a label that is an AudioSet class; "
+                    "give labels to some recordings, add a dataset that has them, such as the "
+                    "demo, or import a tagger: tagger.weights, and tagger.epochs: 0"
+                )
+        checkpoint = work.folder / "checkpoint.pt"
+        train(config, tagger, training, learned.hot_CX, checkpoint)
+        checkpoint.unlink()
+    scores: dict[str, float] = {"clips": len(holdout), "classes": 0}
+    if truth.hot_CX.any():
+        scores = mean_average_precision(truth.hot_CX, predict(tagger, holdout))
+        print(f"tagger: mAP {scores['mAP']:.3f} over {scores['classes']} classes")
     save_tagger(work.folder, tagger, classes)
-    checkpoint.unlink()
     write_metrics(metrics, scores)
     work.publish()
-    print(f"tagger: mAP {scores['mAP']:.3f} over {scores['classes']} classes")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,16 @@ from flap.schemas import CAPTIONS, CLIPS, MELS, mel_bytes
 from flap.shards import write_rows
 
 SOUNDS = ("Rain", "Bark", "Siren")
+FRONT_END = {
+    "sample_rate_hz": 16000,
+    "n_mels": 32,
+    "frame_ms": 25.0,
+    "hop_ms": 10.0,
+    "window": "hanning",
+    "max_seconds": 60.0,
+    "min_seconds": 0.1,
+    "min_peak": 1e-4,
+}
 SPLITS = ("train", "train", "train", "val", "test")
 
 
@@ -40,9 +50,8 @@ def corpus(tmp_path: Path) -> Corpus:
         numbers = range(shard * 10, shard * 10 + 10)
         clips = [_clip(i) for i in numbers]
         write_rows(made.clips / name, clips, CLIPS, {})
-        write_rows(
-            made.mels / name, [_mel(i) for i in numbers], MELS, {"n_mels": 32}, row_group_rows=4
-        )
+        mels = [_mel(i) for i in numbers]
+        write_rows(made.mels / name, mels, MELS, FRONT_END, row_group_rows=4)
         enriched = [_caption(clip) for clip in clips if clip["split"] == "train"]
         write_rows(made.captions / name, enriched, CAPTIONS, {})
     return made

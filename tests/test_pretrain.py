@@ -14,7 +14,7 @@ from conftest import SOUNDS, Corpus
 from safetensors.torch import load_file
 from test_tagger import ENCODER
 
-from flap.clips import MelReader, crop_or_pad, usable_clips
+from flap.clips import MelReader, usable_clips
 from flap.errors import UserError
 from flap.model.flap import load_flap
 from flap.model.tagger import Tagger, save_tagger
@@ -28,8 +28,10 @@ datasets:
 encoder: {{clip_frames: 48, n_mels: 32, mel_mean: -6.0, mel_std: 3.0, patch: 16, width: 32,
   depth: 2, heads: 2}}
 model:
-  text: {{pretrained: null, vocabulary: 400, width: 16, depth: 1, heads: 2, dropout: {dropout},
-    max_tokens: 16}}
+  text: {{kind: scratch, vocabulary: 400, width: 16, depth: 1, heads: 2, dropout: {dropout},
+    pooling: pooler, max_tokens: 16}}
+  fusion: false
+  decoder: {{width: 16, depth: 1, heads: 2, normalise_patches: true}}
   embedding: 8
   initial_temperature: 0.07
   max_logit_scale: 4.6
@@ -38,12 +40,17 @@ pretrain:
   audio_weights: tagger
   captions: both
   mask: {{kind: 2d, time_ratio: 0.4, freq_ratio: 0.0, members: independent}}
+  views: 2
+  reconstruction_weight: 0.5
+  spec_augment: {{max_frames: 4, max_bins: 4}}
   epochs: {epochs}
   batch: 8
   learning_rate: 2.0e-3
   betas: [0.9, 0.999]
   weight_decay: 0.0
   warmup_steps: 5
+  gradient_checkpointing: false
+  compile: false
   shuffle_shards: 2
   evaluate_every: 10
   checkpoint_every: 10
@@ -79,15 +86,6 @@ def test_reader_gives_each_row_through_a_cache_of_one_group(corpus: Corpus) -> N
     reader = MelReader(cached_row_groups=1)
     lengths = [len(reader.read(row.path, row.row)) for row in clips[::-1].itertuples()]
     assert lengths == [30 + i for i in reversed(range(30))]
-
-
-def test_windows_are_cropped_or_padded() -> None:
-    mel = torch.arange(20).reshape(10, 2).numpy()
-    assert crop_or_pad(mel, 4, 0.0)[0, 0] == 0
-    assert crop_or_pad(mel, 4, 1.0)[-1, -1] == 19
-    assert crop_or_pad(mel, 4, 0.5).shape == (4, 2)
-    padded = crop_or_pad(mel, 12, 0.7)
-    assert (padded[:10] == mel).all() and not padded[10:].any()
 
 
 def start(folder: Path, processes: int) -> "subprocess.Popen[str]":

@@ -14,6 +14,7 @@ from flap.errors import UserError
 from flap.model.config import EncoderConfig
 from flap.model.masking import Mask2D
 from flap.model.tagger import Tagger
+from flap.model.windows import SpecAugment
 from flap.tagger import loop
 from flap.tagger.config import TaggerConfig
 from flap.tagger.loop import mean_average_precision, predict, targets, train
@@ -23,7 +24,9 @@ ENCODER = EncoderConfig(
 )
 CONFIG = TaggerConfig(
     seed=0,
+    weights=None,
     mask=Mask2D(kind="2d", time_ratio=0.2, freq_ratio=0.0, members="shared"),
+    spec_augment=SpecAugment(max_frames=0, max_bins=0),
     epochs=20,
     batch=6,
     learning_rate=2e-3,

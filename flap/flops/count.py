@@ -19,8 +19,8 @@ from flap.model.masking import Mask1D, Mask2D, NoMask, draw_mask
 def encoder_gflops(encoder: AudioEncoder, batch: int, keep_BK: torch.Tensor | None) -> float:
     """GFLOPs of one forward pass of `batch` windows."""
     config = encoder.config
-    mel_BTF = torch.zeros(batch, config.clip_frames, config.n_mels)
-    inputs = (mel_BTF,) if keep_BK is None else (mel_BTF, keep_BK)
+    mel_BCTF = torch.zeros(batch, 1, config.clip_frames, config.n_mels)
+    inputs = (mel_BCTF,) if keep_BK is None else (mel_BCTF, keep_BK)
     analysis = FlopCountAnalysis(encoder.eval(), inputs)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -1,115 +1,258 @@
-"""FLAP: audio and text towers into one shared space, and the folder it is kept in."""
+"""FLAP: audio and text towers into one shared space, as a `transformers` model.
 
-import json
+    windows (B, C, T, F) ── audio encoder ── mean ── head ── normalise ──► (B, E)
+    captions (B, L) ────── text encoder ── pooled ── head ── normalise ──► (B, E)
+
+and, while reconstruction is trained, an audio decoder over the encoder's tokens. Importing
+this module registers FLAP with the Auto classes.
+"""
+
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import ModelOutput
 
 from flap.errors import UserError
-from flap.model.audio_encoder import AudioEncoder
-from flap.model.config import EncoderConfig, ModelConfig
-from flap.model.text_encoder import build_text_encoder
+from flap.model.audio_decoder import AudioDecoder
+from flap.model.audio_encoder import AudioEncoder, pool
+from flap.model.config import DecoderConfig, EncoderConfig, ModelConfig
+from flap.model.fusion import FusedPatchEmbedding
+from flap.model.loss import contrastive_loss
+from flap.model.text_encoder import build_text_encoder, encoder_of, pool_text
+from flap.model.transformer import initialise
 
-_CONFIG, _WEIGHTS, _TEXT, _TOKENIZER = "config.json", "model.safetensors", "text", "tokenizer"
+_WEIGHTS = "model.safetensors"
 
 
-class Flap(nn.Module):
-    """Log-mels and captions → L2-normalised embeddings of width E.
+class FlapConfig(PreTrainedConfig):
+    """What `config.json` of a model folder says.
+
+    Args:
+        audio_config: values of `EncoderConfig`, section `encoder` of params.yaml.
+        text_config: configuration of the text encoder, of any transformers model type.
+        decoder_config: values of `DecoderConfig`; None where there is no decoder.
+        fusion: whether windows have LS-CLAP's four channels.
+    """
+
+    model_type = "flap"
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
+    has_no_defaults_at_init = True  # params.yaml is the owner of values
+
+    audio_config: dict[str, Any]
+    text_config: dict[str, Any] | PreTrainedConfig
+    text_pooling: str
+    max_text_tokens: int
+    fusion: bool
+    decoder_config: dict[str, Any] | None
+    projection_dim: int
+    initial_temperature: float
+    max_logit_scale: float
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if isinstance(self.text_config, dict):
+            self.text_config = AutoConfig.for_model(**self.text_config)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """Sizes, window and normalisation of the audio side, checked."""
+        return EncoderConfig.model_validate(self.audio_config)
+
+
+@dataclass
+class FlapOutput(ModelOutput):
+    """Embeddings of a batch of pairs; V · B rows of audio where there are V views."""
+
+    loss: torch.Tensor | None = None  # contrastive, over this batch and its views
+    audio_embeds: torch.Tensor | None = None  # (V · B, E), L2-normalised
+    text_embeds: torch.Tensor | None = None  # (B, E), L2-normalised
+    reconstruction_loss: torch.Tensor | None = None
+    logit_scale: torch.Tensor | None = None  # ln(1/τ)
+
+    @property
+    def logits_per_audio(self) -> torch.Tensor:
+        """Cosine similarities over temperature, (V · B, B)."""
+        assert self.logit_scale is not None
+        assert self.audio_embeds is not None and self.text_embeds is not None
+        return self.logit_scale.exp() * self.audio_embeds @ self.text_embeds.T
+
+    @property
+    def logits_per_text(self) -> torch.Tensor:
+        return self.logits_per_audio.T
+
+
+class FlapModel(PreTrainedModel):
+    """Log-mel windows and captions → L2-normalised embeddings of width E.
 
     Projection heads and logit scale as in LS-CLAP: Linear-ReLU-Linear, scale from
     ln(1/0.07), clamped to at most ln 100 after each step.
     """
 
-    def __init__(
-        self,
-        encoder: EncoderConfig,
-        model: ModelConfig,
-        text_encoder: PreTrainedModel | None = None,
-    ) -> None:
-        super().__init__()
-        self.model_config = model
-        self.audio_encoder = AudioEncoder(encoder)
-        self.text_encoder: PreTrainedModel = text_encoder or build_text_encoder(model.text)
-        self.audio_head = _head(encoder.width, model.embedding)
-        self.text_head = _head(self.text_encoder.config.hidden_size, model.embedding)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / model.initial_temperature)))
+    config_class = FlapConfig
+    config: FlapConfig
+    base_model_prefix = "flap"
+    main_input_name = "input_features"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    # A decoder is not loaded where it is not used.
+    _keys_to_ignore_on_load_unexpected = (r"^audio_decoder\.",)  # type: ignore[assignment]
 
-    def embed_audio(
-        self, mel_BTF: torch.Tensor, keep_BK: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Embeddings (B, E) of un-normalised log-mel windows; `keep_BK` as drawn by masking."""
-        return F.normalize(self.audio_head(self.audio_encoder.instance(mel_BTF, keep_BK)), dim=-1)
-
-    def embed_text(self, tokens: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Embeddings (B, E) of tokenised captions, from the text encoder's pooled output."""
-        return F.normalize(self.text_head(self.text_encoder(**tokens).pooler_output), dim=-1)
+    def __init__(self, config: FlapConfig, text_encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        encoder = config.encoder
+        fused = FusedPatchEmbedding(encoder.patch, encoder.width) if config.fusion else None
+        self.audio_encoder = AudioEncoder(encoder, fused)
+        self.text_encoder = text_encoder or encoder_of(AutoModel.from_config(config.text_config))
+        self.audio_decoder = (
+            AudioDecoder(DecoderConfig.model_validate(config.decoder_config), encoder)
+            if config.decoder_config
+            else None
+        )
+        self.audio_head = _head(encoder.width, config.projection_dim)
+        self.text_head = _head(self.text_encoder.config.hidden_size, config.projection_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.initial_temperature)))
+        pooler = getattr(self.text_encoder, "pooler", None)
+        if config.text_pooling != "pooler" and pooler is not None:
+            pooler.requires_grad_(False)  # DDP waits for a gradient of all that could have one
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
         self,
-        mel_BTF: torch.Tensor,
-        tokens: Mapping[str, torch.Tensor],
-        keep_BK: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio and text embeddings of a batch of pairs, (B, E) each."""
-        return self.embed_audio(mel_BTF, keep_BK), self.embed_text(tokens)
+        input_features: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        is_longer: torch.Tensor | None = None,
+        keep: torch.Tensor | None = None,
+        return_loss: bool = False,
+        **_: Any,
+    ) -> FlapOutput:
+        """Embed windows, captions or both.
+
+        Args:
+            input_features: un-normalised log-mel windows (B, C, T, F); C = 4 with fusion.
+            input_ids, attention_mask: tokenised captions (B, L).
+            is_longer: (B,) which clips are longer than their window; fusion needs it.
+            keep: (V · B, K) tokens left visible in V views, from `flap.model.masking`; with
+                it and a decoder, `reconstruction_loss` is computed.
+            return_loss: whether to compute `loss`.
+        """
+        output = FlapOutput(logit_scale=self.logit_scale)
+        if input_features is not None:
+            tokens = self.audio_encoder(input_features, keep, is_longer)
+            output.audio_embeds = self._project(self.audio_head, pool(tokens))
+            if keep is not None and self.audio_decoder is not None:
+                mel = self.audio_encoder.normalise(input_features[:, 0])
+                predicted = self.audio_decoder(tokens, keep)
+                output.reconstruction_loss = self.audio_decoder.loss(predicted, mel, keep)
+        if input_ids is not None:
+            output.text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
+        if return_loss:
+            assert output.audio_embeds is not None and output.text_embeds is not None
+            output.loss = contrastive_loss(
+                output.audio_embeds, output.text_embeds, self.logit_scale
+            )
+        return output
+
+    def get_audio_features(
+        self, input_features: torch.Tensor, is_longer: torch.Tensor | None = None
+    ) -> BaseModelOutputWithPooling:
+        """Unmasked tokens (B, 1 + N, D) and, as `pooler_output`, embeddings (B, E)."""
+        tokens = self.audio_encoder(input_features, longer_B=is_longer)
+        return _with_pooling(tokens, self._project(self.audio_head, pool(tokens)))
+
+    def get_text_features(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
+    ) -> BaseModelOutputWithPooling:
+        """Tokens (B, L, D) of the text encoder and, as `pooler_output`, embeddings (B, E)."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        output = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)
+        pooled = pool_text(output, attention_mask, self.config.text_pooling)
+        return _with_pooling(output.last_hidden_state, self._project(self.text_head, pooled))
+
+    @staticmethod
+    def _project(head: nn.Module, pooled_BD: torch.Tensor) -> torch.Tensor:
+        return F.normalize(head(pooled_BD), dim=-1)
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
         """Keep the scale in [0, max]; called after each optimiser step."""
-        self.logit_scale.clamp_(0, self.model_config.max_logit_scale)
+        self.logit_scale.clamp_(0, self.config.max_logit_scale)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The start of our own modules; the text encoder starts as its own class says."""
+        initialise(module)
+        if isinstance(module, AudioEncoder):
+            module.initialise_cls()
+        elif isinstance(module, AudioDecoder):
+            module.initialise_mask_token()
+
+
+def _with_pooling(tokens: Any, embeddings: Any) -> BaseModelOutputWithPooling:
+    return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=embeddings)
 
 
 def _head(width_in: int, width_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU(), nn.Linear(width_out, width_out))
 
 
+AutoConfig.register(FlapConfig.model_type, FlapConfig)
+AutoModel.register(FlapConfig, FlapModel)
+
+
+def build_flap(encoder: EncoderConfig, model: ModelConfig, *, with_decoder: bool) -> FlapModel:
+    """A FLAP to be trained, from sections `encoder` and `model` of params.yaml.
+
+    A decoder takes memory, so it is there only where reconstruction is trained.
+    """
+    text_encoder = build_text_encoder(model.text)
+    config = FlapConfig(
+        audio_config=encoder.model_dump(),
+        text_config=text_encoder.config.to_dict(),
+        text_pooling=model.text.pooling,
+        max_text_tokens=model.text.max_tokens,
+        fusion=model.fusion,
+        decoder_config=model.decoder.model_dump() if with_decoder else None,
+        projection_dim=model.embedding,
+        initial_temperature=model.initial_temperature,
+        max_logit_scale=model.max_logit_scale,
+    )
+    return FlapModel(config, text_encoder)
+
+
 @dataclass(frozen=True)
 class SavedFlap:
-    model: Flap
+    model: FlapModel
     tokenizer: PreTrainedTokenizerBase
 
 
-def save_flap(folder: Path, model: Flap, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write configuration, safetensors, the text encoder's own config, and the tokenizer."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sections = {
-        "encoder": model.audio_encoder.config.model_dump(),
-        "model": model.model_config.model_dump(),
-    }
-    (folder / _CONFIG).write_text(json.dumps(sections, indent=2) + "\n")
-    model.text_encoder.config.save_pretrained(folder / _TEXT)
-    tokenizer.save_pretrained(folder / _TOKENIZER)
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / _WEIGHTS)
-
-
 def load_flap(folder: Path) -> SavedFlap:
-    """A model that `save_flap` wrote, in evaluation mode, without asking any hub.
+    """Model and tokenizer of a folder that `pretrain` made, for evaluation and from disk alone.
 
     Raises:
-        UserError: the folder is not such a model.
+        UserError: the folder is not such a model, or its weights are not complete.
     """
     if not (folder / _WEIGHTS).exists():
         raise UserError(f"{folder}: no FLAP model here ({_WEIGHTS} is missing); run `dvc repro`")
-    sections = json.loads((folder / _CONFIG).read_text())
-    text_encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder / _TEXT))
-    model = Flap(
-        EncoderConfig.model_validate(sections["encoder"]),
-        ModelConfig.model_validate(sections["model"]),
-        text_encoder,
+    loaded: Any = FlapModel.from_pretrained(
+        folder, decoder_config=None, local_files_only=True, output_loading_info=True
     )
-    model.load_state_dict(load_file(folder / _WEIGHTS))
-    return SavedFlap(model.eval(), AutoTokenizer.from_pretrained(folder / _TOKENIZER))
+    model, report = loaded
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise UserError(f"{folder}: weights are missing ({missing}, …); run `dvc repro`")
+    return SavedFlap(model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True))

@@ -1,9 +1,9 @@
 """Masking of patch tokens (section 3.1 of the paper): which tokens of each clip stay visible.
 
-A mask is `keep_BK`: for each clip the indices of its kept tokens, each once. Token index is
-t · n_freq + f, so a 2-D group (one time step) is n_freq consecutive tokens. Ratios are the
-share removed along each dimension; counts are truncated: 512 tokens at 0.4 keep 307, a
-64 x 8 grid at 0.2/0.2 keeps 51 · 6 = 306.
+A mask is `keep_BK`: for each clip, or each view of it, the indices of its kept tokens, each
+once, whatever the grid. Token index is t · n_freq + f, so a 2-D group (one time step) is
+n_freq consecutive tokens. Ratios are the share removed along each dimension; counts are
+truncated: 512 tokens at 0.4 keep 307, a 64 x 8 grid at 0.2/0.2 keeps 51 · 6 = 306.
 """
 
 from typing import Annotated, Literal
@@ -39,6 +39,15 @@ MaskConfig = Annotated[NoMask | Mask1D | Mask2D, Field(discriminator="kind")]
 def n_kept(n: int, ratio: float) -> int:
     """Tokens left of `n`, truncated; the tolerance undoes 10 · (1 - 0.1) = 8.999…"""
     return int(n * (1 - ratio) + 1e-9)
+
+
+def kept_tokens(mask: NoMask | Mask1D | Mask2D, grid: Grid) -> int:
+    """Tokens of a clip that stay visible under `mask`."""
+    if isinstance(mask, Mask1D):
+        return n_kept(grid[0] * grid[1], mask.ratio)
+    if isinstance(mask, Mask2D):
+        return n_kept(grid[0], mask.time_ratio) * n_kept(grid[1], mask.freq_ratio)
+    return grid[0] * grid[1]
 
 
 def draw_mask(

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from flap.errors import UserError
-from flap.model.audio_encoder import AudioEncoder
+from flap.model.audio_encoder import AudioEncoder, pool
 from flap.model.config import EncoderConfig
+from flap.model.transformer import NORM_EPS
 
 _RARE = -6.0  # logit that every class starts from: of 527 few sound in a clip
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -27,15 +28,14 @@ class Tagger(AudioEncoder):
     def __init__(self, config: EncoderConfig, n_classes: int) -> None:
         super().__init__(config)
         self.norm = nn.Identity()  # type: ignore[assignment]
-        self.fc_norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.fc_norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.head = nn.Linear(config.width, n_classes)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.constant_(self.head.bias, _RARE)
 
-    def logits(self, mel_BTF: torch.Tensor, keep_BK: torch.Tensor | None = None) -> torch.Tensor:
+    def logits(self, mel_BCTF: torch.Tensor, keep_BK: torch.Tensor | None = None) -> torch.Tensor:
         """Class logits (B, n_classes) of un-normalised log-mel windows."""
-        pooled = self.instance(mel_BTF, keep_BK)
-        return self.head(self.fc_norm(pooled))
+        return self.head(self.fc_norm(pool(self(mel_BCTF, keep_BK))))
 
 
 @dataclass(frozen=True)

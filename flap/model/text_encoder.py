@@ -1,7 +1,7 @@
 """Text encoder: token ids (B, L) → pooled embedding (B, D) by a transformers model.
 
-`pretrained` loads any encoder with a pooler (RoBERTa-base in the paper); otherwise a small
-RoBERTa is built, with a byte-level BPE vocabulary learned from the training captions.
+Of kind `pretrained` it is any transformers encoder (RoBERTa-base in the paper); of kind
+`scratch` a RoBERTa with a byte-level BPE vocabulary learned from the training captions.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,9 +19,10 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from flap.errors import UserError
-from flap.model.config import TextConfig
+from flap.model.config import PretrainedText, TextConfig
 
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 _PAD_ID = list(_SPECIAL).index("pad_token")
@@ -29,8 +30,8 @@ _PAD_ID = list(_SPECIAL).index("pad_token")
 
 def build_tokenizer(config: TextConfig, captions: Iterable[str]) -> PreTrainedTokenizerBase:
     """The pretrained model's tokenizer, or a BPE learned from `captions`."""
-    if config.pretrained:
-        return _load(AutoTokenizer.from_pretrained, config.pretrained)
+    if isinstance(config, PretrainedText):
+        return _load(AutoTokenizer.from_pretrained, config.source, revision=config.revision)
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -54,8 +55,9 @@ def build_tokenizer(config: TextConfig, captions: Iterable[str]) -> PreTrainedTo
 
 def build_text_encoder(config: TextConfig) -> PreTrainedModel:
     """The pretrained encoder, or a RoBERTa of the configured size with fresh weights."""
-    if config.pretrained:
-        return _load(AutoModel.from_pretrained, config.pretrained, use_safetensors=True)
+    if isinstance(config, PretrainedText):
+        options = {"revision": config.revision, "use_safetensors": True, "dtype": torch.float32}
+        return encoder_of(_load(AutoModel.from_pretrained, config.source, **options))
     return RobertaModel(
         RobertaConfig(
             vocab_size=config.vocabulary,
@@ -74,12 +76,38 @@ def build_text_encoder(config: TextConfig) -> PreTrainedModel:
     )
 
 
+def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The encoder half of a model like T5's; any other model is one as a whole."""
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def pool_text(
+    output: BaseModelOutput, attention_mask_BL: torch.Tensor, pooling: str
+) -> torch.Tensor:
+    """A text encoder's output → (B, D) as `Pooling` says: its own pooler's, or over its tokens.
+
+    Raises:
+        UserError: `pooler` of a model that has none.
+    """
+    tokens_BLD = output.last_hidden_state
+    assert tokens_BLD is not None
+    if pooling == "first":
+        return tokens_BLD[:, 0]
+    if pooling == "mean":
+        weights_BL1 = attention_mask_BL[:, :, None].to(tokens_BLD.dtype)
+        return (tokens_BLD * weights_BL1).sum(dim=1) / weights_BL1.sum(dim=1)
+    pooled_BD = getattr(output, "pooler_output", None)
+    if pooled_BD is None:
+        raise UserError("model.text.pooling: this text encoder has no pooler; choose mean or first")
+    return pooled_BD
+
+
 def _load(load: Callable[..., Any], name: str, **options: Any) -> Any:
     try:
         return load(name, **options)
     except OSError as error:
         raise UserError(
-            f"model.text.pretrained: '{name}' is no folder here and the hub did not give it; "
+            f"model.text.source: '{name}' is no folder here and the hub did not give it; "
             f"copy the checkpoint to a folder and name that ({str(error).splitlines()[0]})"
         ) from error
 

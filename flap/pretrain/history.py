@@ -3,9 +3,19 @@
 import csv
 from pathlib import Path
 
+from flap.pretrain.objective import Losses
 from flap.shards import atomic_path
 
-_COLUMNS = ("step", "epoch", "loss", "learning_rate", "logit_scale", "val_loss")
+_COLUMNS = (
+    "step",
+    "epoch",
+    "loss",
+    "contrastive_loss",  # the two parts of `loss`, empty where there is only one
+    "reconstruction_loss",
+    "learning_rate",
+    "logit_scale",
+    "val_loss",
+)
 
 
 class History:
@@ -23,8 +33,12 @@ class History:
             rows = [row for row in csv.DictReader(file) if int(row["step"]) <= steps_done]
         return cls(path, rows)
 
-    def add(self, **values: float | None) -> None:
+    def add_step(self, *, losses: Losses, **values: float | None) -> None:
         """Append a step; None becomes an empty cell."""
+        values["loss"] = losses.total.item()
+        both = losses.contrastive is not None and losses.reconstruction is not None
+        for name in ("contrastive", "reconstruction"):
+            values[f"{name}_loss"] = getattr(losses, name).item() if both else None
         self._rows.append(
             {name: "" if values[name] is None else f"{values[name]:.6g}" for name in _COLUMNS}
         )

@@ -1,8 +1,9 @@
 """The training loop: contrast of visible audio tokens with text over the global batch.
 
 Step s trains on global batch s of `PairOrder` with masks drawn from (seed, s); each rank
-takes its equal share of both. Nothing else is random but dropout, which is seeded by step and
-rank, so a run resumed from a checkpoint goes on as if it had not stopped.
+takes its equal share of both. Nothing else is random but dropout, and with feature fusion
+which clip counts as longer where none is; both are seeded by step and rank, so a run resumed
+from a checkpoint goes on as if it had not stopped.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,15 +18,16 @@ from transformers import PreTrainedTokenizerBase
 
 from flap.clips import MelReader
 from flap.errors import UserError
-from flap.model.flap import Flap
-from flap.model.loss import contrastive_loss
+from flap.model.flap import FlapModel, FlapOutput
 from flap.model.masking import draw_mask
 from flap.model.text_encoder import tokenize
+from flap.model.windows import WindowBatch, middle_windows
 from flap.pretrain.config import PretrainConfig
 from flap.pretrain.history import History
-from flap.training.batches import Batch, read_batches
+from flap.pretrain.objective import Losses, losses
+from flap.training.batches import Batch, WindowDraw, read_batches
 from flap.training.checkpoint import load_checkpoint, save_checkpoint
-from flap.training.distributed import Ranks, gather_rows
+from flap.training.distributed import Ranks
 from flap.training.order import GlobalBatches, PairOrder
 from flap.training.schedule import set_learning_rate
 from flap.training.seeds import seed_of
@@ -39,7 +41,7 @@ class Trainer:
     """Everything one rank needs to train `model` on `clips`."""
 
     config: PretrainConfig
-    model: Flap
+    model: FlapModel
     tokenizer: PreTrainedTokenizerBase
     clips: pd.DataFrame
     validation: pd.DataFrame
@@ -52,7 +54,8 @@ class Trainer:
                 f"{self.ranks.world_size} ranks; choose a multiple"
             )
         shards = pd.factorize(self.clips["path"])[0]
-        counts = self.clips["captions"].map(len).to_numpy()
+        # Without captions each clip still is one item of an epoch.
+        counts = self.clips["captions"].map(len).clip(lower=1).to_numpy()
         self.order = PairOrder(shards, counts, self.config.seed, self.config.shuffle_shards)
         self.total_steps = self.config.epochs * self.order.pairs_per_epoch // self.config.batch
         if not self.total_steps:
@@ -60,40 +63,54 @@ class Trainer:
                 f"pretrain: {self.order.pairs_per_epoch} pairs an epoch make no batch of "
                 f"{self.config.batch}; lower pretrain.batch or raise pretrain.epochs"
             )
-        self.model.to(self.ranks.device)
+        self._prepare_model()
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=self.config.learning_rate,
             betas=self.config.betas,
             weight_decay=self.config.weight_decay,
         )
+
+    def _prepare_model(self) -> None:
+        config, model = self.config, self.model
+        model.to(self.ranks.device)  # type: ignore[arg-type]
+        if config.captions == "none":
+            for part in (model.text_encoder, model.text_head, model.audio_head):
+                part.requires_grad_(False)
+            model.logit_scale.requires_grad_(False)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if config.compile:
+            model.audio_encoder.blocks.compile()
+            if model.audio_decoder is not None:
+                model.audio_decoder.blocks.compile()
 
     def run(self, folder: Path) -> None:
         """Train to the end, resuming from what stands in `folder`; history and state go there."""
         checkpoint = folder / CHECKPOINT
         done = load_checkpoint(checkpoint, self.model, self.optimizer)
         history = History.resume(folder / HISTORY, done) if self.ranks.is_first else None
-        towers = self._towers()
         steps = range(done, self.total_steps)
+        towers = self._towers()
         bar = tqdm(
             zip(steps, self._batches(steps), strict=True),
-            desc="pretrain",
+            "pretrain",
             initial=done,
             total=self.total_steps,
             unit="step",
             disable=not self.ranks.is_first,
         )
         for step, batch in bar:
-            loss = self._step(towers, step, batch)
+            found = self._step(towers, step, batch)
             if history is None:
                 continue
-            bar.set_postfix(loss=f"{loss:.3f}")
+            bar.set_postfix(loss=f"{found.total.item():.3f}")
             last = step + 1 == self.total_steps
             evaluate = last or (step + 1) % self.config.evaluate_every == 0
-            history.add(
+            history.add_step(
                 step=step + 1,
                 epoch=(step + 1) * self.config.batch / self.order.pairs_per_epoch,
-                loss=loss,
+                losses=found,
                 learning_rate=self.optimizer.param_groups[0]["lr"],
                 logit_scale=self.model.logit_scale.exp().item(),
                 val_loss=self.validation_loss() if evaluate else None,
@@ -102,7 +119,7 @@ class Trainer:
                 history.flush()
                 save_checkpoint(checkpoint, step + 1, self.model, self.optimizer)
 
-    def _towers(self) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    def _towers(self) -> Callable[..., FlapOutput]:
         """The model, under DDP where there are several ranks."""
         self.model.train()
         if self.ranks.world_size == 1:
@@ -120,74 +137,89 @@ class Trainer:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
+        draw = WindowDraw(
+            clip_frames=self.model.config.encoder.clip_frames,
+            fusion=self.model.config.fusion,
+            stripes=self.config.spec_augment,
+            seed=self.config.seed,
+        )
         return read_batches(
             self.clips,
             share,
-            clip_frames=self.model.audio_encoder.config.clip_frames,
-            seed=self.config.seed,
+            draw,
             window_shards=self.config.shuffle_shards,
             workers=self.config.loader_workers,
         )
 
-    def _step(
-        self,
-        towers: Callable[..., tuple[torch.Tensor, torch.Tensor]],
-        step: int,
-        batch: Batch,
-    ) -> float:
-        """One optimiser step on this rank's share of global batch `step`; the global loss."""
+    def _step(self, towers: Callable[..., FlapOutput], step: int, batch: Batch) -> Losses:
+        """One optimiser step on this rank's share of global batch `step`; the global losses."""
         config, device = self.config, self.ranks.device
         torch.manual_seed(seed_of(config.seed, step, self.ranks.rank))
         set_learning_rate(
             self.optimizer, config.learning_rate, step, self.total_steps, config.warmup_steps
         )
-        keep_BK = self._masks(step)
-        captions = [self.clips["captions"][pair.clip][pair.caption] for pair in batch.pairs]
-        tokens = tokenize(self.tokenizer, captions, self.model.model_config.text.max_tokens)
+        captions = self._captions(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            audio_BE, text_BE = towers(
-                batch.mel_BTF.to(device),
-                {name: tensor.to(device) for name, tensor in tokens.items()},
-                None if keep_BK is None else keep_BK.to(device),
-            )
-        loss = contrastive_loss(
-            gather_rows(audio_BE.float()), gather_rows(text_BE.float()), self.model.logit_scale
-        )
-        if not torch.isfinite(loss):
-            raise UserError(f"pretrain: loss is {loss.item()} at step {step}; lower learning_rate")
+            output = towers(**self._inputs(batch.windows, captions, self._masks(step)))
+        found = losses(output, config.reconstruction_weight)
+        found.check_finite(step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        found.total.backward()
         self.optimizer.step()
         self.model.clamp_logit_scale()
-        return loss.item()
+        return found.over_ranks()
+
+    def _captions(self, batch: Batch) -> list[str]:
+        if self.config.captions == "none":
+            return []
+        return [self.clips["captions"][pair.clip][pair.caption] for pair in batch.pairs]
+
+    def _inputs(
+        self, windows: WindowBatch, captions: list[str], keep_BK: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """What the model is called with, on its device; no captions, no text."""
+        inputs = {"input_features": windows.mel_BCTF, "is_longer": windows.longer_B}
+        if captions:
+            inputs |= tokenize(self.tokenizer, captions, self.model.config.max_text_tokens)
+        if keep_BK is not None:
+            inputs["keep"] = keep_BK
+        return {name: tensor.to(self.ranks.device) for name, tensor in inputs.items()}
 
     def _masks(self, step: int) -> torch.Tensor | None:
-        """This rank's share of the masks of global batch `step`."""
-        generator = torch.Generator().manual_seed(seed_of(self.config.seed, step))
-        grid = self.model.audio_encoder.config.grid
-        keep_GK = draw_mask(self.config.mask, grid, self.config.batch, generator)
+        """This rank's share of the masks of global batch `step`, view after view."""
+        config = self.config
+        generator = torch.Generator().manual_seed(seed_of(config.seed, step))
+        grid = self.model.config.encoder.grid
+        keep_GK = draw_mask(config.mask, grid, config.views * config.batch, generator)
         if keep_GK is None:
             return None
-        return keep_GK.chunk(self.ranks.world_size)[self.ranks.rank]
+        share_VBK = keep_GK.unflatten(0, (config.views, -1)).chunk(self.ranks.world_size, dim=1)
+        return share_VBK[self.ranks.rank].flatten(0, 1)
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean loss over whole batches of validation clips with their first captions, unmasked.
+        """Mean loss over whole batches of validation clips: contrast with their first captions,
+        unmasked; without captions reconstruction, under masks that are the same each time.
 
         A smaller last batch would be an easier one, so it is left out where there are others.
         """
-        self.model.eval()
-        frames = self.model.audio_encoder.config.clip_frames
-        reader, losses = MelReader(cached_row_groups=1), []
+        self.model.eval()  # type: ignore[no-untyped-call]
+        encoder, reader, found = self.model.config.encoder, MelReader(cached_row_groups=1), []
         whole = max(1, len(self.validation) // _VALIDATION_BATCH) * _VALIDATION_BATCH
         for start in range(0, min(whole, len(self.validation)), _VALIDATION_BATCH):
             part = self.validation.iloc[start : start + _VALIDATION_BATCH]
-            captions = [captions[0] for captions in part["captions"]]
-            tokens = tokenize(self.tokenizer, captions, self.model.model_config.text.max_tokens)
-            audio_BE, text_BE = self.model(
-                torch.from_numpy(reader.middle_windows(part, frames)).to(self.ranks.device),
-                {name: tensor.to(self.ranks.device) for name, tensor in tokens.items()},
+            windows = middle_windows(
+                reader.read_all(part), encoder.clip_frames, self.model.config.fusion
             )
-            losses.append(contrastive_loss(audio_BE, text_BE, self.model.logit_scale).item())
+            if self.config.captions == "none":
+                generator = torch.Generator().manual_seed(start)
+                keep_BK = draw_mask(self.config.mask, encoder.grid, len(part), generator)
+                output = self.model(**self._inputs(windows, [], keep_BK))
+                assert output.reconstruction_loss is not None
+                found.append(output.reconstruction_loss.item())
+            else:
+                captions = [captions[0] for captions in part["captions"]]
+                inputs = self._inputs(windows, captions, None)
+                found.append(self.model(**inputs, return_loss=True).loss.item())
         self.model.train()
-        return sum(losses) / len(losses)
+        return sum(found) / len(found)

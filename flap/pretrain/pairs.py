@@ -20,15 +20,18 @@ def training_clips(
     mels: Path,
     captions: Path,
     datasets: Iterable[str],
-    which: Literal["original", "enriched", "both"],
+    which: Literal["original", "enriched", "both", "none"],
 ) -> pd.DataFrame:
     """Clips of the split `train` with the captions to pair them with, in shard order.
 
     Returns:
-        As `usable_clips`, `captions` replaced; clips left without a caption are not in it.
+        As `usable_clips`, `captions` replaced; clips left without a caption are not in it. With
+        `none`, for reconstruction alone, all clips, each without captions.
     """
     datasets = list(datasets)
     found = usable_clips(clips, mels, datasets, ["train"])
+    if which == "none":
+        return found.assign(captions=pd.Series([[] for _ in found.index], index=found.index))
     if which != "original":
         enriched = found["clip_id"].map(_kept_captions(captions, datasets))
         enriched = enriched.map(lambda kept: kept if isinstance(kept, list) else [])

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from flap.clips import MelReader
 from flap.model.flap import SavedFlap
 from flap.model.text_encoder import tokenize
+from flap.model.windows import middle_windows
 
 
 @torch.inference_mode()
@@ -21,12 +22,18 @@ def embed_clips(
     Args:
         clips: columns path and row, as `flap.clips.usable_clips` gives them.
     """
-    model, reader = saved.model.to(device), MelReader(cached_row_groups=1)
-    frames = model.audio_encoder.config.clip_frames
+    model, reader = saved.model, MelReader(cached_row_groups=1)
+    model.to(device)  # type: ignore[arg-type]
+    frames, fusion = model.config.encoder.clip_frames, model.config.fusion
     parts = []
     for start in tqdm(range(0, len(clips), batch), desc="embed audio", unit="batch"):
-        windows_BTF = reader.middle_windows(clips.iloc[start : start + batch], frames)
-        parts.append(model.embed_audio(torch.from_numpy(windows_BTF).to(device)).float().cpu())
+        mels = reader.read_all(clips.iloc[start : start + batch])
+        windows = middle_windows(mels, frames, fusion)
+        embedded = model.get_audio_features(
+            windows.mel_BCTF.to(device), windows.longer_B.to(device)
+        )
+        assert embedded.pooler_output is not None
+        parts.append(embedded.pooler_output.float().cpu())
     return torch.cat(parts).numpy()
 
 
@@ -35,13 +42,16 @@ def embed_captions(
     saved: SavedFlap, captions: Sequence[str], batch: int, device: torch.device
 ) -> np.ndarray:
     """Embeddings (M, E), float32. Equal captions are embedded once, so that they tie exactly."""
-    model = saved.model.to(device)
+    model = saved.model
+    model.to(device)  # type: ignore[arg-type]
     distinct = sorted(set(captions))
-    max_tokens = model.model_config.text.max_tokens
+    max_tokens = model.config.max_text_tokens
     parts = []
     for start in tqdm(range(0, len(distinct), batch), desc="embed text", unit="batch"):
         tokens = tokenize(saved.tokenizer, distinct[start : start + batch], max_tokens)
-        on_device = {name: tensor.to(device) for name, tensor in tokens.items()}
-        parts.append(model.embed_text(on_device).float().cpu())
+        inputs = {name: tensor.to(device) for name, tensor in tokens.items()}
+        embedded = model.get_text_features(**inputs)
+        assert embedded.pooler_output is not None
+        parts.append(embedded.pooler_output.float().cpu())
     position = {caption: i for i, caption in enumerate(distinct)}
     return torch.cat(parts).numpy()[[position[caption] for caption in captions]]

@@ -5,13 +5,17 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 from flap.config import Section
+from flap.model.config import WeightsConfig
 from flap.model.masking import MaskConfig
+from flap.model.windows import SpecAugment
 
 
 class TaggerConfig(Section):
     seed: NonNegativeInt
+    weights: WeightsConfig | None  # a released checkpoint to start from; null: from scratch
     mask: MaskConfig  # tokens left out in training, as AudioMAE does in fine-tuning
-    epochs: PositiveInt
+    spec_augment: SpecAugment
+    epochs: NonNegativeInt  # 0: the weights as they are, which then must bring a head
     batch: PositiveInt
     learning_rate: float
     betas: tuple[float, float]

@@ -13,8 +13,9 @@ from flap.clips import MelReader
 from flap.errors import UserError
 from flap.model.masking import draw_mask
 from flap.model.tagger import Tagger
+from flap.model.windows import middle_windows
 from flap.tagger.config import TaggerConfig
-from flap.training.batches import Batch, read_batches
+from flap.training.batches import Batch, WindowDraw, read_batches
 from flap.training.checkpoint import load_checkpoint, save_checkpoint
 from flap.training.order import GlobalBatches, PairOrder
 from flap.training.schedule import set_learning_rate
@@ -75,8 +76,7 @@ def train(
     batches = read_batches(
         clips,
         GlobalBatches(order, config.batch, steps, rank=0, world_size=1),
-        clip_frames=tagger.config.clip_frames,
-        seed=config.seed,
+        WindowDraw(tagger.config.clip_frames, False, config.spec_augment, config.seed),
         window_shards=config.shuffle_shards,
         workers=config.loader_workers,
     )
@@ -106,7 +106,7 @@ def _loss(
     generator = torch.Generator().manual_seed(seed_of(config.seed, step))
     keep_BK = draw_mask(config.mask, tagger.config.grid, config.batch, generator)
     logits_BX = tagger.logits(
-        batch.mel_BTF.to(device), None if keep_BK is None else keep_BK.to(device)
+        batch.windows.mel_BCTF.to(device), None if keep_BK is None else keep_BK.to(device)
     )
     hot_BX = torch.from_numpy(hot_CX[[pair.clip for pair in batch.pairs]]).to(device)
     return F.binary_cross_entropy_with_logits(logits_BX, hot_BX, reduction="sum") / len(hot_BX)
@@ -119,8 +119,8 @@ def predict(tagger: Tagger, clips: pd.DataFrame) -> np.ndarray:
     parts = []
     for start in range(0, len(clips), _EVALUATION_BATCH):
         rows = clips.iloc[start : start + _EVALUATION_BATCH]
-        windows_BTF = torch.from_numpy(reader.middle_windows(rows, tagger.config.clip_frames))
-        parts.append(tagger.logits(windows_BTF.to(device)).sigmoid().float().cpu())
+        windows = middle_windows(reader.read_all(rows), tagger.config.clip_frames, fusion=False)
+        parts.append(tagger.logits(windows.mel_BCTF.to(device)).sigmoid().float().cpu())
     return torch.cat(parts).numpy()
 
 

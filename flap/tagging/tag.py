@@ -10,6 +10,7 @@ import torch
 from flap.clips import MelReader
 from flap.model.device import default_device
 from flap.model.tagger import SavedTagger, load_tagger
+from flap.model.windows import middle_windows
 from flap.schemas import MELS, TAGS
 from flap.shards import Row, read_table, write_rows
 from flap.tagging.config import TaggingConfig
@@ -45,8 +46,8 @@ def tag_shard(mels: Path, target: Path, tagger: Path, config: TaggingConfig) -> 
     reader = MelReader(cached_row_groups=1)
     for start in range(0, len(clips), config.batch):
         part = clips.iloc[start : start + config.batch]
-        windows_BTF = torch.from_numpy(reader.middle_windows(part, model.config.clip_frames))
-        logits_BX = model.logits(windows_BTF.to(device))
+        windows = middle_windows(reader.read_all(part), model.config.clip_frames, fusion=False)
+        logits_BX = model.logits(windows.mel_BCTF.to(device))
         probability_BX = logits_BX.sigmoid().cpu().numpy()
         for clip_id, probability_X in zip(part["clip_id"], probability_BX, strict=True):
             rows.append(_row(clip_id, probability_X, saved, config))

@@ -6,25 +6,39 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import torch
 from torch.utils.data import DataLoader, Dataset
 
-from flap.clips import MelReader, crop_or_pad
+from flap.clips import MelReader
+from flap.model.windows import SpecAugment, Window, WindowBatch, make_window, spec_augment, stack
 from flap.training.order import GlobalBatches, Pair
 
 
 @dataclass(frozen=True)
 class Batch:
-    mel_BTF: torch.Tensor  # un-normalised windows, float32
+    windows: WindowBatch
     pairs: list[Pair]
+
+
+@dataclass(frozen=True)
+class WindowDraw:
+    """How a training window is drawn from a clip; all that is random comes from `seed`."""
+
+    clip_frames: int
+    fusion: bool
+    stripes: SpecAugment
+    seed: int
+
+    def __call__(self, mel_TF: np.ndarray, pair: Pair) -> Window:
+        random = np.random.default_rng([self.seed, pair.epoch, pair.clip, pair.caption])
+        window = make_window(mel_TF, self.clip_frames, self.fusion, random.random)
+        return spec_augment(window, self.stripes, random)
 
 
 def read_batches(
     clips: pd.DataFrame,
     batches: GlobalBatches,
+    draw: WindowDraw,
     *,
-    clip_frames: int,
-    seed: int,
     window_shards: int,
     workers: int,
 ) -> Iterable[Batch]:
@@ -37,26 +51,22 @@ def read_batches(
     """
     paths = clips["path"].unique()
     row_groups = max(pq.read_metadata(path).num_row_groups for path in paths)
-    dataset = _Windows(clips, clip_frames, seed, cached_row_groups=window_shards * row_groups)
+    dataset = _Windows(clips, draw, cached_row_groups=window_shards * row_groups)
     return DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, num_workers=workers)
 
 
-class _Windows(Dataset[tuple[np.ndarray, Pair]]):
-    """Windows by `Pair`; the crop of a long clip is drawn from (seed, pair)."""
+class _Windows(Dataset[tuple[Window, Pair]]):
+    """Windows by `Pair`."""
 
-    def __init__(
-        self, clips: pd.DataFrame, clip_frames: int, seed: int, cached_row_groups: int
-    ) -> None:
+    def __init__(self, clips: pd.DataFrame, draw: WindowDraw, cached_row_groups: int) -> None:
         self._paths, self._rows = clips["path"].to_numpy(), clips["row"].to_numpy()
-        self._clip_frames, self._seed = clip_frames, seed
-        self._reader = MelReader(cached_row_groups)
+        self._draw, self._reader = draw, MelReader(cached_row_groups)
 
-    def __getitem__(self, pair: Pair) -> tuple[np.ndarray, Pair]:
+    def __getitem__(self, pair: Pair) -> tuple[Window, Pair]:
         mel_TF = self._reader.read(self._paths[pair.clip], int(self._rows[pair.clip]))
-        draw = np.random.default_rng([self._seed, pair.epoch, pair.clip, pair.caption])
-        return crop_or_pad(mel_TF, self._clip_frames, draw.random()), pair
+        return self._draw(mel_TF, pair), pair
 
 
-def _collate(items: list[tuple[np.ndarray, Pair]]) -> Batch:
+def _collate(items: list[tuple[Window, Pair]]) -> Batch:
     windows, pairs = zip(*items, strict=True)
-    return Batch(torch.from_numpy(np.stack(windows)), list(pairs))
+    return Batch(stack(windows), list(pairs))

@@ -58,6 +58,15 @@ class _GatherRows(torch.autograd.Function):
         return total_GE.chunk(dist.get_world_size())[dist.get_rank()]
 
 
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The mean of every rank's `value`, for reports: no gradient flows through it."""
+    value = value.detach().clone()
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value
+
+
 def gather_rows(rows_BE: torch.Tensor) -> torch.Tensor:
     """Rows of all ranks in rank order (W·B, E).
 

@@ -1,0 +1,77 @@
+"""Audio decoder: visible tokens → the masked patches of the spectrogram (equation 2).
+
+The encoder's tokens are projected, padded with a learned [MASK] token, put back in order,
+given fixed 2-D sin-cos positions and decoded; a linear head predicts each patch. P below is
+the number of values in a patch.
+"""
+
+import torch
+from torch import nn
+
+from flap.model.config import DecoderConfig, EncoderConfig
+from flap.model.transformer import NORM_EPS, Blocks, initialise, sincos_positions
+
+_VARIANCE_EPS = 1e-6  # MAE's, against patches of one value
+
+
+class AudioDecoder(nn.Module):
+    """Transformer over the whole grid; sizes by `DecoderConfig`."""
+
+    pos_embed: torch.Tensor
+
+    def __init__(self, config: DecoderConfig, encoder: EncoderConfig) -> None:
+        super().__init__()
+        self.config, self.patch = config, encoder.patch
+        self.embed = nn.Linear(encoder.width, config.width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.width))
+        self.register_buffer("pos_embed", sincos_positions(encoder.grid, config.width))
+        self.blocks = Blocks(config.depth, config.width, config.heads)
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.pred = nn.Linear(config.width, encoder.patch**2)
+        self.apply(initialise)
+        self.initialise_mask_token()
+
+    def initialise_mask_token(self) -> None:
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens_BKD: torch.Tensor, keep_BK: torch.Tensor) -> torch.Tensor:
+        """Predicted patches (B, N, P) from the encoder's output, cls first, and its mask."""
+        embedded_BKE = self.embed(tokens_BKD)
+        cls_B1E, visible_BKE = embedded_BKE[:, :1], embedded_BKE[:, 1:]
+        n_tokens = self.pos_embed.shape[1] - 1
+        index_BKE = keep_BK[:, :, None].expand_as(visible_BKE)
+        full_BNE = self.mask_token.to(visible_BKE.dtype).expand(len(keep_BK), n_tokens, -1)
+        full_BNE = full_BNE.scatter(1, index_BKE, visible_BKE)
+        decoded_BNE = self.blocks(torch.cat([cls_B1E, full_BNE], dim=1) + self.pos_embed)
+        return self.pred(self.norm(decoded_BNE))[:, 1:]
+
+    def loss(
+        self, predicted_BNP: torch.Tensor, mel_BTF: torch.Tensor, keep_BK: torch.Tensor
+    ) -> torch.Tensor:
+        """Equation 2 for predictions of V views, in float32.
+
+        Args:
+            predicted_BNP: (V · B, N, P).
+            mel_BTF: normalised windows of the B clips, as the encoder sees them.
+        """
+        target_BNP = patches(mel_BTF.float(), self.patch)
+        if self.config.normalise_patches:
+            mean, variance = target_BNP.mean(-1, keepdim=True), target_BNP.var(-1, keepdim=True)
+            target_BNP = (target_BNP - mean) / (variance + _VARIANCE_EPS).sqrt()
+        views = len(keep_BK) // len(mel_BTF)
+        return reconstruction_loss(predicted_BNP.float(), target_BNP.repeat(views, 1, 1), keep_BK)
+
+
+def reconstruction_loss(
+    predicted_BNP: torch.Tensor, target_BNP: torch.Tensor, keep_BK: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared error over the masked patches, those that `keep_BK` does not name."""
+    masked_BN = torch.ones_like(target_BNP[..., 0]).scatter(1, keep_BK, 0)
+    error_BN = (predicted_BNP - target_BNP).square().mean(dim=-1)
+    return (error_BN * masked_BN).sum() / masked_BN.sum()
+
+
+def patches(mel_BTF: torch.Tensor, patch: int) -> torch.Tensor:
+    """(B, T, F) → (B, N, P): patches in token order, each row by row."""
+    grid = mel_BTF.unflatten(1, (-1, patch)).unflatten(3, (-1, patch))
+    return grid.transpose(2, 3).flatten(3).flatten(1, 2)

@@ -1,0 +1,115 @@
+"""Full-length log-mels → the windows that the model sees, as plain arrays.
+
+A mel is cropped or padded in the log-mel domain, then SpecAugment sets stripes to zero, and
+only then the encoder normalises: padding and stripes become one constant, as in MAViL.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import NonNegativeInt
+
+from flap.config import Section
+
+Draw = Callable[[], float]  # a position in 0 ≤ p < 1 for each crop
+
+
+class SpecAugment(Section):
+    """Largest stripes that SpecAugment sets to zero; 0 and 0 leave the window as it is."""
+
+    max_frames: NonNegativeInt
+    max_bins: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the encoder sees of one clip."""
+
+    mel_CTF: np.ndarray  # float32; C = 1, with fusion 4: whole clip, front, middle, back
+    longer: bool  # the clip is longer than the window
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows of B clips as tensors, un-normalised."""
+
+    mel_BCTF: torch.Tensor
+    longer_B: torch.Tensor
+
+
+def make_window(mel_TF: np.ndarray, clip_frames: int, fusion: bool, draw: Draw) -> Window:
+    """The window of one clip; `draw` says where crops start."""
+    if fusion:
+        return fusion_window(mel_TF, clip_frames, draw)
+    mel_CTF = crop_or_pad(mel_TF, clip_frames, draw())[np.newaxis]
+    return Window(mel_CTF, len(mel_TF) > clip_frames)
+
+
+def middle_windows(mels: Iterable[np.ndarray], clip_frames: int, fusion: bool) -> WindowBatch:
+    """Windows for evaluation, which draws nothing: each crop is the middle one."""
+    return stack(make_window(mel_TF, clip_frames, fusion, lambda: 0.5) for mel_TF in mels)
+
+
+def stack(windows: Iterable[Window]) -> WindowBatch:
+    windows = list(windows)
+    return WindowBatch(
+        torch.from_numpy(np.stack([window.mel_CTF for window in windows])),
+        torch.tensor([window.longer for window in windows]),
+    )
+
+
+def crop_or_pad(mel_TF: np.ndarray, clip_frames: int, position: float) -> np.ndarray:
+    """Exactly `clip_frames` frames of a log-mel, float32.
+
+    Longer mels are cropped, starting at share `position` (0 front, 0.5 middle, 1 back) of
+    the possible starts; shorter ones are padded with zeros at the end, as MAViL does.
+    """
+    spare = len(mel_TF) - clip_frames
+    if spare >= 0:
+        start = min(int(position * (spare + 1)), spare)
+        return mel_TF[start : start + clip_frames].astype(np.float32)
+    return np.pad(mel_TF.astype(np.float32), ((0, -spare), (0, 0)))
+
+
+def fusion_window(mel_TF: np.ndarray, clip_frames: int, draw: Draw) -> Window:
+    """Four channels as LS-CLAP stacks them.
+
+    Longer clips: the whole mel squeezed to the window, and a crop that starts in the front,
+    middle and back third of the possible starts. Others: four copies of the padded mel.
+    """
+    if len(mel_TF) <= clip_frames:
+        return Window(np.stack([crop_or_pad(mel_TF, clip_frames, 0)] * 4), longer=False)
+    crops = []
+    for third in np.array_split(np.arange(len(mel_TF) - clip_frames + 1), 3):
+        start = third[int(draw() * len(third))] if len(third) else 0
+        crops.append(mel_TF[start : start + clip_frames])
+    return Window(np.stack([squeeze(mel_TF, clip_frames), *crops], dtype=np.float32), longer=True)
+
+
+def squeeze(mel_TF: np.ndarray, clip_frames: int) -> np.ndarray:
+    """The whole mel resampled along time by linear interpolation between frame centres."""
+    centres = (np.arange(clip_frames) + 0.5) * len(mel_TF) / clip_frames - 0.5
+    before = np.floor(centres).astype(int).clip(0, len(mel_TF) - 2)
+    weight_T1 = (centres - before).astype(np.float32)[:, np.newaxis]
+    mel_TF = mel_TF.astype(np.float32)
+    return mel_TF[before] * (1 - weight_T1) + mel_TF[before + 1] * weight_T1
+
+
+def spec_augment(window: Window, stripes: SpecAugment, random: np.random.Generator) -> Window:
+    """Set one stripe of frames and one of mel bins to zero, in all channels alike.
+
+    Widths are uniform in 0 … max, places uniform among those that fit.
+    """
+    mel_CTF = window.mel_CTF.copy()
+    frames, bins = mel_CTF.shape[1:]
+    mel_CTF[:, _stripe(frames, stripes.max_frames, random)] = 0
+    mel_CTF[:, :, _stripe(bins, stripes.max_bins, random)] = 0
+    return Window(mel_CTF, window.longer)
+
+
+def _stripe(size: int, largest: int, random: np.random.Generator) -> slice:
+    width = int(random.integers(0, min(largest, size) + 1))
+    start = int(random.integers(0, size - width + 1))
+    return slice(start, start + width)

@@ -1,0 +1,1 @@
+"""Waveforms and captions → what a FLAP model takes, as a `transformers` processor."""

@@ -1,0 +1,131 @@
+"""`FlapFeatureExtractor` and `FlapProcessor`: waveform + text → the inputs of `FlapModel`.
+
+The log-mel is the one of the stage `audio`, the windows are those of evaluation, so a waveform
+gets the embedding that retrieval scored. Importing this module registers both classes with the
+Auto classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from transformers import (
+    AutoFeatureExtractor,
+    AutoProcessor,
+    BatchFeature,
+    FeatureExtractionMixin,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+
+from flap.audio.config import AudioConfig
+from flap.audio.decode import Recording
+from flap.audio.fbank import log_mel
+from flap.model.flap import FlapConfig, FlapModel
+from flap.model.text_encoder import tokenize
+from flap.model.windows import middle_windows
+
+Waveform = np.ndarray | Sequence[float]
+
+
+class FlapFeatureExtractor(FeatureExtractionMixin):
+    """Waveforms → un-normalised log-mel windows.
+
+    Args:
+        front_end: values of `AudioConfig`, section `audio` of params.yaml.
+        clip_frames: frames of a window.
+        fusion: whether windows have LS-CLAP's four channels.
+    """
+
+    model_input_names: ClassVar[list[str]] = ["input_features", "is_longer"]
+
+    def __init__(
+        self, front_end: Mapping[str, Any], clip_frames: int, fusion: bool, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        known = {name: front_end[name] for name in AudioConfig.model_fields}
+        self.front_end = AudioConfig.model_validate(known).model_dump()
+        self.clip_frames, self.fusion = clip_frames, fusion
+
+    def __call__(
+        self, audio: Waveform | Sequence[Waveform], sampling_rate: int, **_: Any
+    ) -> BatchFeature:
+        """`input_features` (B, C, T, F) and `is_longer` (B,) as tensors.
+
+        Args:
+            audio: one mono waveform or several, full scale = 1, of any rate.
+            sampling_rate: of all of them, Hz; another than the front end's is resampled.
+
+        Raises:
+            ValueError: a waveform is not mono, not finite, or shorter than a frame.
+        """
+        config = AudioConfig.model_validate(self.front_end)
+        windows = middle_windows(
+            (log_mel(_recording(one, sampling_rate, config), config) for one in _batch(audio)),
+            self.clip_frames,
+            self.fusion,
+        )
+        return BatchFeature({"input_features": windows.mel_BCTF, "is_longer": windows.longer_B})
+
+
+def _batch(audio: Any) -> list[np.ndarray]:
+    several = len(audio) > 0 and np.ndim(audio[0]) > 0
+    return [np.asarray(one, dtype=np.float32) for one in (audio if several else [audio])]
+
+
+def _recording(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> Recording:
+    if samples.ndim != 1:
+        raise ValueError(f"a waveform has the shape {samples.shape}: average its channels first")
+    if len(samples) * 1000 < config.frame_ms * rate_hz:
+        raise ValueError(f"a waveform of {len(samples)} samples is shorter than one frame")
+    if not np.isfinite(samples).all():
+        raise ValueError("a waveform holds NaN or infinity")
+    return Recording(samples, rate_hz, channels=1)
+
+
+class FlapProcessor(ProcessorMixin):
+    """Feature extractor and tokenizer in one; kept in the model's folder."""
+
+    def __init__(
+        self, feature_extractor: FlapFeatureExtractor, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        super().__init__(feature_extractor, tokenizer)  # type: ignore[no-untyped-call]
+
+    def __call__(
+        self,
+        text: str | list[str] | None = None,
+        audio: Waveform | Sequence[Waveform] | None = None,
+        sampling_rate: int | None = None,
+        **_: Any,
+    ) -> BatchFeature:
+        """Tensors for `FlapModel`: of the captions, padded and cut at the model's length, of the
+        waveforms, or of both.
+        """
+        inputs: dict[str, Any] = {}
+        if text is not None:
+            captions = [text] if isinstance(text, str) else list(text)
+            inputs |= tokenize(self.tokenizer, captions, self.tokenizer.model_max_length)
+        if audio is not None:
+            if sampling_rate is None:
+                raise ValueError("sampling_rate is missing: of how many samples a second is audio?")
+            inputs |= self.feature_extractor(audio, sampling_rate)
+        return BatchFeature(inputs)
+
+
+def processor_of(
+    model: FlapModel, tokenizer: PreTrainedTokenizerBase, front_end: Mapping[str, Any]
+) -> FlapProcessor:
+    """The processor that belongs to a trained model.
+
+    Args:
+        front_end: the provenance of the MELS that it was trained on.
+    """
+    tokenizer.model_max_length = model.config.max_text_tokens
+    extractor = FlapFeatureExtractor(
+        front_end, model.config.encoder.clip_frames, model.config.fusion
+    )
+    return FlapProcessor(extractor, tokenizer)
+
+
+AutoFeatureExtractor.register(FlapConfig, FlapFeatureExtractor)
+AutoProcessor.register(FlapConfig, FlapProcessor)
