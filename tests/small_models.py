@@ -1,0 +1,42 @@
+"""Configurations of models that tests can afford, and inputs for them."""
+
+import math
+
+import torch
+
+from flap.model.config import DecoderConfig, EncoderConfig, ModelConfig, ScratchText
+
+ENCODER = EncoderConfig(
+    clip_frames=64, n_mels=32, mel_mean=-4.0, mel_std=4.5, patch=16, width=16, depth=2, heads=2
+)
+TEXT = ScratchText(
+    kind="scratch",
+    vocabulary=300,
+    width=16,
+    depth=1,
+    heads=2,
+    dropout=0.0,
+    pooling="pooler",
+    max_tokens=16,
+)
+DECODER = DecoderConfig(width=8, depth=1, heads=2, normalise_patches=True)
+MODEL = ModelConfig(
+    text=TEXT,
+    fusion=False,
+    decoder=DECODER,
+    embedding=8,
+    initial_temperature=0.07,
+    max_logit_scale=math.log(100),
+)
+FUSED = MODEL.model_copy(update={"fusion": True})
+CAPTIONS = ["A dog barks.", "Rain falls on a roof while a dog barks twice.", "A bell rings."]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def mels(batch: int, channels: int = 1, seed: int = 0) -> torch.Tensor:
+    """Random un-normalised windows for `ENCODER`."""
+    shape = (batch, channels, ENCODER.clip_frames, ENCODER.n_mels)
+    return torch.randn(shape, generator=generator(seed)) * 4 - 4
