@@ -34,7 +34,7 @@ MAY_IMPORT = {  # package → packages beside the core
     "training": {"model"},
     "pretrain": {"model", "training"},
     "processor": {"audio", "model"},
-    "retrieval": {"model"},
+    "retrieval": {"audio", "model"},
     "report": set(),
     "flops": {"model"},
 }

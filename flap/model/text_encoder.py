@@ -78,7 +78,7 @@ def build_text_encoder(config: TextConfig) -> PreTrainedModel:
 
 def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     """The encoder half of a model like T5's; any other model is one as a whole."""
-    return model.get_encoder() if model.config.is_encoder_decoder else model
+    return model.get_encoder() if hasattr(model, "decoder") else model
 
 
 def pool_text(
