@@ -25,14 +25,14 @@ def usable_clips(
         mels: likewise for MELS (`data/audio`).
 
     Returns:
-        Columns clip_id, captions, labels, path (MELS shard) and row (position in it).
+        Columns clip_id, uri, captions, labels, path (MELS shard) and row (position in it).
     """
     frames, datasets = [], list(datasets)
     for dataset in datasets:
         for mel_shard in shard_paths(mels / dataset):
             heard = read_table(mel_shard, MELS, ["clip_id"]).to_pandas()
             heard["path"], heard["row"] = str(mel_shard), np.arange(len(heard))
-            columns = ["clip_id", "split", "captions", "labels"]
+            columns = ["clip_id", "split", "uri", "captions", "labels"]
             known = read_table(clips / dataset / mel_shard.name, CLIPS, columns).to_pandas()
             frames.append(known[known["split"].isin(splits)].merge(heard, on="clip_id"))
     found = pd.concat(frames, ignore_index=True)

@@ -1,27 +1,60 @@
-"""Stage `report`: all that the stages left → one HTML page."""
+"""Stage `report`: all that the stages left → one HTML page, and the model's card."""
 
-from flap.config import load_section
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from flap.config import Section, load_section
+from flap.llm.config import LlmConfig
+from flap.model.config import EncoderConfig, ModelConfig
+from flap.pretrain.config import PretrainConfig
 from flap.report.config import ReportConfig
-from flap.retrieval.config import BenchmarksConfig
+from flap.retrieval.config import BenchmarkConfig, BenchmarksConfig
 from flap.shards import Work, atomic_path, fingerprint
 from flap.sources.config import DatasetsConfig
+from flap.tagger.config import TaggerConfig
 from pipeline.stage import PARAMS, PathOption, run
 
 
-def main(data: PathOption, metrics: PathOption, out: PathOption) -> None:
-    """Write OUT/index.html, a page that needs no other file."""
+def main(data: PathOption, metrics: PathOption, out: PathOption, card: PathOption) -> None:
+    """Write OUT/index.html, a page that needs no other file, and CARD/README.md."""
     config = load_section(PARAMS, "report", ReportConfig)
-    datasets = list(load_section(PARAMS, "datasets", DatasetsConfig).root)
-    benchmarks = list(load_section(PARAMS, "benchmarks", BenchmarksConfig).root)
+    datasets = load_section(PARAMS, "datasets", DatasetsConfig)
+    benchmarks = load_section(PARAMS, "benchmarks", BenchmarksConfig)
+    sections: dict[str, BaseModel] = {
+        "datasets": datasets,
+        "benchmarks": benchmarks,
+        "encoder": load_section(PARAMS, "encoder", EncoderConfig),
+        "tagger": load_section(PARAMS, "tagger", TaggerConfig),
+        "llm": load_section(PARAMS, "llm", LlmConfig),
+        "model": load_section(PARAMS, "model", ModelConfig),
+        "pretrain": load_section(PARAMS, "pretrain", PretrainConfig),
+    }
 
-    from flap.report.page import read_facts, render  # loads pandas and the template engine
+    from flap.report.card import render_card  # loads pandas, the hub's client and the templates
+    from flap.report.facts import read_facts
+    from flap.report.page import render
 
-    page = render(read_facts(data, metrics, datasets, benchmarks, config))
-    work = Work.open(out, fingerprint([], config, page=page))
-    with atomic_path(work.folder / "index.html") as temporary:
-        temporary.write_text(page)
+    baselines = {name: _baseline(benchmark) for name, benchmark in benchmarks.root.items()}
+    facts = read_facts(data, metrics, list(datasets.root), baselines, config)
+    plain = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    _publish(out, "index.html", render(facts), config)
+    _publish(card, "README.md", render_card(facts, plain), config)
+
+
+def _baseline(benchmark: BenchmarkConfig) -> str:
+    """The model that a benchmark scores for comparison, '' if it scores ours."""
+    model = benchmark.model
+    return "" if model.kind == "flap" else f"{model.source} ({model.kind})"
+
+
+def _publish(out: Path, name: str, text: str, config: Section) -> None:
+    """One file as the whole of the folder `out`."""
+    work = Work.open(out, fingerprint([], config, text=text))
+    with atomic_path(work.folder / name) as temporary:
+        temporary.write_text(text)
     work.publish()
-    print(f"report: {out / 'index.html'}, {len(page) // 1024} KiB")
+    print(f"report: {out / name}, {len(text) // 1024} KiB")
 
 
 if __name__ == "__main__":

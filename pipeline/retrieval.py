@@ -1,6 +1,6 @@
-"""Stage `retrieval`: a FLAP model and a benchmark → RANKS and scores."""
+"""Stage `retrieval`: a benchmark and the model it names → RANKS and scores."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,17 +30,18 @@ def main(
     work = Work.open(out, fingerprint(inputs, config, chosen))
 
     from flap.clips import usable_clips  # torch and transformers load after --help and errors
-    from flap.model.flap import load_flap
-    from flap.retrieval.benchmark import rank_benchmark
+    from flap.retrieval.benchmark import load_embedder, rank_benchmark
     from flap.retrieval.scores import describe, scores
 
     candidates = usable_clips(clips, mels, [chosen.dataset], [chosen.split])
-    rows = rank_benchmark(benchmark, candidates, load_flap(model), config.batch)
+    embedder = load_embedder(benchmark, chosen.model, model)
+    rows = rank_benchmark(benchmark, candidates, embedder, config.batch)
     provenance = chosen.model_dump() | config.model_dump(mode="json")
     provenance |= {"ties": "a tied wrong answer is placed before the right one"}
     write_rows(work.folder / shard_name(0), rows, RANKS, provenance)
     splits = read_folder(clips / chosen.dataset, CLIPS, ["split"])["split"]
-    found = {"clips_in_split": int((splits == chosen.split).sum())}
+    found: dict[str, Any] = {"model": chosen.model.model_dump()}
+    found |= {"clips_in_split": int((splits == chosen.split).sum())}
     found |= scores(read_folder(work.folder, RANKS), config.recall_at)
     write_metrics(metrics, found)
     work.publish()

@@ -23,7 +23,7 @@ def by_hand(config: EncoderConfig, batch: int, kept: int) -> float:
 
 @pytest.mark.parametrize("kept", [512, 307, 306])
 def test_count_is_the_arithmetic(kept: int) -> None:
-    keep_BK = None if kept == 512 else torch.arange(kept).expand(2, -1)
+    keep_BK = None if kept == 512 else torch.arange(kept).unsqueeze(0)
     found = encoder_gflops(AudioEncoder(SMALL), 2, keep_BK)
     assert found == pytest.approx(by_hand(SMALL, 2, kept), rel=0.01)
 
@@ -40,3 +40,15 @@ def test_table_falls_with_the_ratio() -> None:
     for mask in ("1d", "2d"):
         costs = [row["gflops"] for row in rows if row["mask"] in ("none", mask)]
         assert costs == sorted(costs, reverse=True)
+
+
+def test_vit_base_costs_what_the_papers_figure_3_says() -> None:
+    """Batch of 8 x 10 s, multiply-adds x 1e9, attention counted: within half a percent."""
+    rows = {(r["mask"], r["ratio"]): r for r in flops_table(BASE, 8, (0.2, 0.4))}
+    for key, tokens, gflops in (
+        (("none", 0.0), 512, 387.7),
+        (("2d", 0.2), 306, 222.8),
+        (("1d", 0.4), 307, 223.5),
+    ):
+        assert rows[key]["tokens"] == tokens
+        assert rows[key]["gflops"] == pytest.approx(gflops, rel=0.005)

@@ -14,10 +14,16 @@ from conftest import SOUNDS, Corpus
 from safetensors.torch import load_file
 from test_tagger import ENCODER
 
+from flap import FlapProcessor
 from flap.clips import MelReader, usable_clips
+from flap.config import load_section
 from flap.errors import UserError
+from flap.model.audio_encoder import AudioEncoder
+from flap.model.config import WeightsConfig
 from flap.model.flap import load_flap
+from flap.model.import_weights import import_weights
 from flap.model.tagger import Tagger, save_tagger
+from flap.pretrain.config import PretrainConfig
 from flap.pretrain.pairs import training_clips
 from pipeline.launch import command
 
@@ -106,10 +112,15 @@ def start(folder: Path, processes: int) -> "subprocess.Popen[str]":
     )
 
 
-def project(corpus: Corpus, *, epochs: int, dropout: float) -> Path:
+def project(
+    corpus: Corpus, *, epochs: int, dropout: float, changes: dict[str, str] | None = None
+) -> Path:
     torch.manual_seed(0)
     save_tagger(corpus.data / "tagger" / "model", Tagger(ENCODER, 3), SOUNDS)
     params = PARAMS.format(epochs=epochs, dropout=dropout)
+    for line, other in (changes or {}).items():
+        assert line in params
+        params = params.replace(line, other)
     (corpus.data.parent / "params.yaml").write_text(params)
     return corpus.data.parent
 
@@ -156,6 +167,56 @@ def test_killed_training_resumes_to_the_bit(corpus: Corpus) -> None:
     for name, weight in unbroken.items():
         assert torch.equal(weight, resumed[name]), name
     pd.testing.assert_frame_equal(history, resumed_history)
+
+
+def test_sound_alone_is_learned_by_reconstruction(corpus: Corpus) -> None:
+    """No captions: clips without kept captions count, text stays as it was, on two ranks too."""
+    changes = {
+        "captions: both": "captions: none",
+        "audio_weights: tagger": "audio_weights: scratch",
+    }
+    folder = project(corpus, epochs=40, dropout=0.0, changes=changes)
+    weights, history = finish(folder, processes=2)
+    assert len(history) == 40 * 18 // 8  # each of 18 training clips once an epoch
+    assert history["loss"].iloc[-10:].mean() < 0.9 * history["loss"].iloc[:10].mean()
+    assert history["val_loss"].dropna().iloc[-1] < history["val_loss"].dropna().iloc[0]
+    assert history["logit_scale"].nunique() == 1
+    target = AudioEncoder(ENCODER)
+    source = WeightsConfig(source=str(folder / "data/pretrain/model"), revision=None, sha256=None)
+    assert not import_weights(target, source).fresh
+    assert torch.equal(target.cls_token, weights["audio_encoder.cls_token"])
+
+
+def test_feature_fusion_trains_on_two_ranks_with_activations_recomputed(corpus: Corpus) -> None:
+    changes = {
+        "fusion: false": "fusion: true",
+        "gradient_checkpointing: false": "gradient_checkpointing: true",
+    }
+    folder = project(corpus, epochs=3, dropout=0.0, changes=changes)
+    weights, history = finish(folder, processes=2)
+    assert weights["audio_encoder.patch_embed.fusion.local_attention.1.num_batches_tracked"] > 0
+    assert history[["contrastive_loss", "reconstruction_loss"]].notna().all(axis=None)
+    processor = FlapProcessor.from_pretrained(folder / "data/pretrain/model")
+    assert processor.feature_extractor.fusion
+    load_flap(folder / "data" / "pretrain" / "model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"captions: both": "captions: none", "weight: 0.5": "weight: 0.0"}, "only reconstruction"),
+        (
+            {"{kind: 2d, time_ratio: 0.4, freq_ratio: 0.0, members: independent}": "{kind: none}"},
+            "views above 1 need a mask",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(
+    corpus: Corpus, changes: dict[str, str], message: str
+) -> None:
+    folder = project(corpus, epochs=1, dropout=0.0, changes=changes)
+    with pytest.raises(UserError, match=message):
+        load_section(folder / "params.yaml", "pretrain", PretrainConfig)
 
 
 def test_launch_turns_the_environment_into_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

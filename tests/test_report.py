@@ -8,23 +8,36 @@ import numpy as np
 import pytest
 
 from flap.report.config import ReportConfig
-from flap.report.metrics import flat_numbers
-from flap.report.page import read_facts, render
+from flap.report.facts import read_facts
+from flap.report.figures import flops_chart
+from flap.report.metrics import flat_numbers, read_flops
+from flap.report.page import render
 from flap.report.tables import read_dataset
 from flap.schemas import CAPTIONS, CLIPS, MELS, RANKS, TAGS
 from flap.shards import REJECTS_FOLDER, Row, write_rejects, write_rows
 from pipeline import report
 
 CONFIG = ReportConfig(samples=6, seed=0)
+FILES = ["index.html", "README.md"]
 SHARD = "shard-00000.parquet"
 N_CLIPS, N_BROKEN = 12, 2
+FLOPS = """mask,ratio,tokens,gflops
+none,0.0,256,2.0
+1d,0.5,128,1.0
+2d,0.25,144,1.25
+2d,0.5,64,0.5
+"""
 ATTACK = "<script>alert('a dog barks')</script>"
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
+    return write_run(tmp_path)
+
+
+def write_run(folder: Path) -> tuple[Path, Path]:
     """(data, metrics) after a whole run on a dataset `demo` and a benchmark `demo-test`."""
-    data, metrics = tmp_path / "data", tmp_path / "metrics"
+    data, metrics = folder / "data", folder / "metrics"
     write_tables(data, "demo")
     (metrics / "retrieval").mkdir(parents=True)
     (metrics / "tagger.json").write_text('{"mAP": 0.625, "per_class": {"Bark": 0.5}}')
@@ -36,6 +49,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     direction = {"R@1": 0.25, "R@5": 0.75, "chance": {"R@1": 0.1, "R@5": 0.5}}
     scores = {"clips": 4, "captions": 4, "text_to_audio": direction, "audio_to_text": direction}
     (metrics / "retrieval" / "demo-test.json").write_text(json.dumps(scores))
+    (metrics / "flops.csv").write_text(FLOPS)
     return data, metrics
 
 
@@ -99,7 +113,7 @@ def caption_row(index: int, clip_id: str) -> Row:
 
 
 def page_of(folders: tuple[Path, Path], datasets: list[str], benchmarks: list[str]) -> str:
-    return render(read_facts(*folders, datasets, benchmarks, CONFIG))
+    return render(read_facts(*folders, datasets, dict.fromkeys(benchmarks, ""), CONFIG))
 
 
 def test_counts_add_up_and_come_from_the_tables(folders: tuple[Path, Path]) -> None:
@@ -113,6 +127,8 @@ def test_counts_add_up_and_come_from_the_tables(folders: tuple[Path, Path]) -> N
     }
     assert all(count.adds_up for count in dataset.counts)
     assert dataset.tags == [("Bark", 10), ("Rain", 5)]
+    assert dataset.licences == [("", 12)]
+    assert dataset.hours == pytest.approx(sum(range(1, 11)) / 3600)
     assert dataset.captions is not None
     assert dataset.captions.reasons == [("low_tag_coverage", 4)]
     assert list(dataset.captions.samples["kept"]) == [True] * 3 + [False] * 3
@@ -123,6 +139,26 @@ def test_the_page_shows_scores_beside_chance(folders: tuple[Path, Path]) -> None
     assert "<b>25.0 %</b><small>chance 10.0 %</small>" in page
     assert "0.625" in page
     assert "val_loss" in page
+
+
+def test_a_baseline_is_named_and_makes_no_headline(folders: tuple[Path, Path]) -> None:
+    facts = read_facts(*folders, ["demo"], {"demo-test": "laion/clap"}, CONFIG)
+    page = render(facts)
+    assert "For comparison: laion/clap" in page
+    assert '<div class="card"><b>25.0 %</b>' not in page
+    assert '<div class="card"><b>25.0 %</b>' in page_of(folders, ["demo"], ["demo-test"])
+
+
+def test_what_masking_saves_is_beside_no_mask(folders: tuple[Path, Path]) -> None:
+    page = page_of(folders, ["demo"], [])
+    row = r'<th scope="row">2-D</th>' + "".join(
+        rf'<td class="num">{cell}</td>' for cell in ("0.5", "64", "0.5", "25.0 %")
+    )
+    assert row in page
+    assert '<a href="#flops">' in page
+    label = "GFLOPs by ratio: 1-D ends at 1, 2-D ends at 0.5."
+    assert label in flops_chart(read_flops(folders[1] / "flops.csv"))
+    assert label in page
 
 
 def test_text_from_data_is_escaped(folders: tuple[Path, Path]) -> None:
@@ -149,6 +185,8 @@ def test_missing_inputs_are_said_not_raised(tmp_path: Path) -> None:
     page = page_of((tmp_path / "data", tmp_path / "metrics"), ["demo"], ["demo-test"])
     for stage in ("sources@demo", "audio@demo", "captions@demo", "pretrain", "retrieval@demo-test"):
         assert f"stage <code>{stage}</code> has not run" in page
+    assert "What masking saves" not in page
+    assert "#flops" not in page
 
 
 def test_the_stage_gives_the_same_bytes_again(
@@ -156,12 +194,14 @@ def test_the_stage_gives_the_same_bytes_again(
 ) -> None:
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    out = Path("data/report/page")
-    report.main(Path("data"), Path("metrics"), out)
-    first = (out / "index.html").read_bytes()
-    report.main(Path("data"), Path("metrics"), out)
-    assert (out / "index.html").read_bytes() == first
-    assert [path.name for path in out.iterdir()] == ["index.html"]
+    out, card = Path("data/report/page"), Path("data/report/card")
+    written = []
+    for _ in range(2):
+        report.main(Path("data"), Path("metrics"), out, card)
+        assert [path.name for path in (*out.iterdir(), *card.iterdir())] == FILES
+        written.append([(out / FILES[0]).read_bytes(), (card / FILES[1]).read_bytes()])
+    assert written[0] == written[1]
+    assert not list(Path("data/.work/report").iterdir())
 
 
 def test_captions_without_an_answer_and_empty_tables(folders: tuple[Path, Path]) -> None:

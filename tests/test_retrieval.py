@@ -1,12 +1,23 @@
 """Stage `retrieval`: ranks on matrices worked out by hand, scores recomputed from RANKS."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from conftest import Corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import CAPTIONS, ENCODER, FUSED, TEXT
 
+from flap.clips import usable_clips
+from flap.model.flap import build_flap
+from flap.model.text_encoder import build_tokenizer
 from flap.retrieval import ranks as module
+from flap.retrieval.benchmark import load_embedder, rank_benchmark
+from flap.retrieval.config import OwnFlap
+from flap.retrieval.embed import embed_captions, embed_clips
 from flap.retrieval.ranks import audio_to_text_ranks, text_to_audio_ranks
 from flap.retrieval.scores import chance_recall, describe, scores
 
@@ -101,3 +112,48 @@ def test_chance_against_simulation(right: int, n: int, k: int) -> None:
     rng = np.random.default_rng(0)
     hits = [(rng.permutation(n)[:k] < right).any() for _ in range(4000)]
     assert chance_recall(np.array([right]), n, k) == pytest.approx(np.mean(hits), abs=0.03)
+
+
+class LettersEmbedder:
+    """A fake: a caption's embedding is the counts of a, b and c in it; a clip's, its captions'."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[str]] = []
+
+    def audio(self, clips: pd.DataFrame) -> torch.Tensor:
+        return counts(["".join(own) for own in clips["captions"]])
+
+    def text(self, captions: list[str]) -> torch.Tensor:
+        self.seen.append(captions)
+        return counts(captions)
+
+
+def counts(texts: list[str]) -> torch.Tensor:
+    return torch.tensor([[float(text.count(letter)) for letter in "abc"] for text in texts])
+
+
+def test_captions_come_back_in_order_and_equal_ones_are_embedded_once() -> None:
+    captions, embedder = ["b", "aab", "b", "c", "abc", "b"], LettersEmbedder()
+    embedded = embed_captions(embedder, captions, batch=3)
+    assert embedded.tolist() == counts(captions).tolist()
+    assert embedder.seen == [["aab", "abc", "b"], ["c"]]
+
+
+def test_a_benchmark_ranks_whatever_an_embedder_gives() -> None:
+    clips = pd.DataFrame({"clip_id": ["x", "y"], "captions": [["aa", "a"], ["bb"]]})
+    rows = rank_benchmark("toy", clips, LettersEmbedder(), batch=1)
+    assert [row["query_id"] for row in rows] == ["x#0", "x#1", "y#0", "x", "y"]
+    assert {row["rank"] for row in rows} == {1}
+
+
+def test_flap_embeds_usable_clips(corpus: Corpus, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    build_flap(ENCODER, FUSED, with_decoder=False).save_pretrained(tmp_path / "flap")
+    build_tokenizer(TEXT, CAPTIONS).save_pretrained(tmp_path / "flap")
+    embedder = load_embedder("toy-val", OwnFlap(kind="flap"), tmp_path / "flap")
+    clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
+    assert clips["uri"][0] == "3.wav"
+    whole = embed_clips(embedder, clips, batch=64)
+    assert whole == pytest.approx(embed_clips(embedder, clips, batch=4), abs=1e-5)
+    assert np.linalg.norm(whole, axis=1) == pytest.approx(1)
+    assert len(rank_benchmark("toy-val", clips, embedder, batch=4)) == 3 * len(clips)

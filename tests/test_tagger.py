@@ -1,5 +1,9 @@
 """Stage `tagger`: targets, mAP, and that training learns what can be learned."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +13,16 @@ import pytest
 import torch
 from conftest import SOUNDS, Corpus
 
+from flap.audioset import display_names
 from flap.clips import check_front_end, usable_clips
 from flap.errors import UserError
-from flap.model.config import EncoderConfig
+from flap.model.audio_encoder import AudioEncoder
+from flap.model.config import EncoderConfig, WeightsConfig
 from flap.model.masking import Mask2D
-from flap.model.tagger import Tagger
+from flap.model.tagger import Tagger, save_tagger
 from flap.model.windows import SpecAugment
 from flap.tagger import loop
+from flap.tagger.build import build
 from flap.tagger.config import TaggerConfig
 from flap.tagger.loop import mean_average_precision, predict, targets, train
 
@@ -91,6 +98,49 @@ def test_too_few_clips_for_a_batch_are_an_error(corpus: Corpus, tmp_path: Path) 
     config = CONFIG.model_copy(update={"epochs": 1, "batch": 64})
     with pytest.raises(UserError, match="make no batch of 64"):
         train(config, Tagger(ENCODER, 3), clips, np.zeros((6, 3)), tmp_path / "x.pt")
+
+
+def weights(source: Path) -> WeightsConfig:
+    return WeightsConfig(source=str(source), revision=None, sha256=None)
+
+
+def test_a_released_tagger_is_taken_as_it_is(corpus: Corpus, tmp_path: Path) -> None:
+    """`epochs: 0` by the stage's own command line: no training, and mAP where there are labels."""
+    torch.manual_seed(1)
+    save_tagger(tmp_path / "released", Tagger(ENCODER, 527), display_names())
+    config = CONFIG.model_copy(update={"epochs": 0, "weights": weights(tmp_path / "released")})
+    params = {
+        "tagger": config.model_dump(mode="json"),
+        "encoder": ENCODER.model_dump(),
+        "datasets": {"toy": {"adapter": "folder", "path": "toy", "seed": 0}},
+    }
+    params["datasets"]["toy"]["splits"] = {"train": 1.0, "val": 0.0, "test": 0.0}
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    command = "-m pipeline.tagger --clips data/sources --mels data/audio --out data/tagger/model"
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--metrics", "tagger.json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tensors loaded" in done.stdout
+    released = (tmp_path / "released" / "model.safetensors").read_bytes()
+    assert (tmp_path / "data/tagger/model/model.safetensors").read_bytes() == released
+    assert json.loads((tmp_path / "tagger.json").read_text())["classes"] == 3
+
+
+def test_no_training_and_no_head_is_an_error(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"epochs": 0})
+    with pytest.raises(UserError, match=r"tagger\.weights must name a fine-tuned tagger"):
+        build(config, ENCODER, 3)
+    family = ENCODER.model_copy(update={"n_mels": 128})
+    torch.save(AudioEncoder(family).state_dict(), tmp_path / "encoder.pth")
+    headless = config.model_copy(update={"weights": weights(tmp_path / "encoder.pth")})
+    with pytest.raises(UserError, match="with its head"):
+        build(headless, family, 3)
 
 
 def test_other_front_end_is_an_error(corpus: Corpus) -> None:

@@ -13,18 +13,18 @@ from fvcore.nn.jit_handles import get_shape
 
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import EncoderConfig
-from flap.model.masking import Mask1D, Mask2D, NoMask, draw_mask
+from flap.model.masking import Mask1D, Mask2D, NoMask, draw_mask, kept_tokens
 
 
-def encoder_gflops(encoder: AudioEncoder, batch: int, keep_BK: torch.Tensor | None) -> float:
-    """GFLOPs of one forward pass of `batch` windows."""
+def encoder_gflops(encoder: AudioEncoder, batch: int, keep_1K: torch.Tensor | None) -> float:
+    """GFLOPs of one forward pass of `batch` windows: one is counted, for all cost the same."""
     config = encoder.config
-    mel_BCTF = torch.zeros(batch, 1, config.clip_frames, config.n_mels)
-    inputs = (mel_BCTF,) if keep_BK is None else (mel_BCTF, keep_BK)
+    mel_11TF = torch.zeros(1, 1, config.clip_frames, config.n_mels)
+    inputs = (mel_11TF,) if keep_1K is None else (mel_11TF, keep_1K)
     analysis = FlopCountAnalysis(encoder.eval(), inputs)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return analysis.total() / 1e9
+    return batch * analysis.total() / 1e9
 
 
 def flops_table(config: EncoderConfig, batch: int, ratios: Sequence[float]) -> list[dict[str, Any]]:
@@ -40,9 +40,9 @@ def flops_table(config: EncoderConfig, batch: int, ratios: Sequence[float]) -> l
     ]
     rows = []
     for name, ratio, mask in masks:
-        keep_BK = draw_mask(mask, config.grid, batch, torch.Generator().manual_seed(0))
-        tokens = config.grid[0] * config.grid[1] if keep_BK is None else keep_BK.shape[1]
-        gflops = round(encoder_gflops(encoder, batch, keep_BK), 4)
+        keep_1K = draw_mask(mask, config.grid, 1, torch.Generator().manual_seed(0))
+        gflops = round(encoder_gflops(encoder, batch, keep_1K), 4)
+        tokens = kept_tokens(mask, config.grid)
         rows.append({"mask": name, "ratio": ratio, "tokens": tokens, "gflops": gflops})
     return rows
 

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
+from flap.report.metrics import MaskCost
+
 # Stand-ins that matplotlib can draw with, and what the page calls them.
 _INK, _GRID = "#010203", "#040506"
 _SERIES = ("#070809", "#0a0b0c", "#0d0e0f", "#101112")
@@ -89,6 +91,19 @@ def history_charts(history: pd.DataFrame) -> list[tuple[str, Markup]]:
         "logit scale": [name for name in known if name == "logit_scale"],
     }
     return [(label, curves(history, names, label)) for label, names in groups.items() if names]
+
+
+def flops_chart(costs: Sequence[MaskCost]) -> Markup:
+    """GFLOPs against the ratio of each kind of mask, both from what no mask costs."""
+    unmasked, *masked = costs
+    lines = {
+        name: pd.Series(
+            {unmasked.ratio: unmasked.gflops}
+            | {cost.ratio: cost.gflops for cost in masked if cost.mask == name}
+        )
+        for name in dict.fromkeys(cost.mask for cost in masked)
+    }
+    return curves(pd.DataFrame(lines).rename_axis("ratio").reset_index(), list(lines), "GFLOPs")
 
 
 def _svg(draw: Any, description: str) -> Markup:

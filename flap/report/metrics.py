@@ -1,5 +1,6 @@
-"""Metrics files → the scores on the page."""
+"""Metrics files → the scores on the page and on the model card."""
 
+import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 
 from flap.errors import UserError
 
+MASKS = {"none": "no mask", "1d": "1-D", "2d": "2-D"}
 DIRECTIONS = {"text_to_audio": "text → audio", "audio_to_text": "audio → text"}
 
 
@@ -27,9 +29,21 @@ class Benchmark:
     """Scores of one benchmark; `recalls` is empty if it was not run."""
 
     name: str
+    baseline: str  # the model that was scored, '' if it is the one that was trained
     clips: int
     captions: int
     recalls: list[Recall]
+
+
+@dataclass(frozen=True)
+class MaskCost:
+    """What the audio encoder costs under one mask, as the stage `flops` counted it."""
+
+    mask: str
+    ratio: float
+    tokens: int
+    gflops: float
+    share: float  # of the GFLOPs without a mask
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -52,7 +66,23 @@ def read_history(path: Path) -> pd.DataFrame | None:
     return None if history.empty else history
 
 
-def read_benchmark(metrics: Path, name: str) -> Benchmark:
+def read_flops(path: Path) -> list[MaskCost]:
+    """Costs of the masks, that of no mask first; empty if the stage has not run."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    unmasked = next(float(row["gflops"]) for row in rows if row["mask"] == "none")
+    return [_mask_cost(row, unmasked) for row in rows]
+
+
+def _mask_cost(row: dict[str, str], unmasked: float) -> MaskCost:
+    gflops = float(row["gflops"])
+    ratio, tokens = float(row["ratio"]), int(row["tokens"])
+    return MaskCost(MASKS[row["mask"]], ratio, tokens, gflops, gflops / unmasked)
+
+
+def read_benchmark(metrics: Path, name: str, baseline: str) -> Benchmark:
     """One benchmark's scores, as the stage `retrieval` wrote them."""
     scores = read_json(metrics / "retrieval" / f"{name}.json") or {}
     clips, captions = scores.get("clips", 0), scores.get("captions", 0)
@@ -62,7 +92,7 @@ def read_benchmark(metrics: Path, name: str) -> Benchmark:
         for direction in DIRECTIONS
         if direction in scores
     ]
-    return Benchmark(name, clips, captions, recalls)
+    return Benchmark(name, baseline, clips, captions, recalls)
 
 
 def _recall(direction: str, scores: dict[str, Any], queries: int) -> Recall:

@@ -1,69 +1,25 @@
 """Facts → the HTML page. Text from data is escaped by the template engine."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flap.report.config import ReportConfig
-from flap.report.figures import histogram, history_charts
+from flap.report.facts import Facts
+from flap.report.figures import flops_chart, histogram, history_charts
 from flap.report.graph import graph_svg
-from flap.report.metrics import Benchmark, flat_numbers, read_benchmark, read_history, read_json
-from flap.report.tables import Dataset, read_dataset
-
-SECONDS_AN_HOUR = 3600
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that the page shows."""
-
-    datasets: list[Dataset]
-    tagger: dict[str, Any] | None
-    history: pd.DataFrame | None
-    benchmarks: list[Benchmark]
-
-    def total(self, stage: str) -> int:
-        counts = (dataset.count(stage) for dataset in self.datasets)
-        return sum(count.rows_out for count in counts if count)
-
-
-def read_facts(
-    data: Path,
-    metrics: Path,
-    datasets: Sequence[str],
-    benchmarks: Sequence[str],
-    config: ReportConfig,
-) -> Facts:
-    """Read what the stages left; only the named datasets and benchmarks count."""
-    return Facts(
-        datasets=[read_dataset(data, name, config) for name in datasets],
-        tagger=read_json(metrics / "tagger.json"),
-        history=read_history(metrics / "pretrain.csv"),
-        benchmarks=[read_benchmark(metrics, name) for name in benchmarks],
-    )
+from flap.report.metrics import flat_numbers
+from flap.report.tables import Dataset
+from flap.report.templating import environment, number, percent
 
 
 def render(facts: Facts) -> str:
     """The page: one file, nothing loaded from elsewhere, the same facts give the same bytes."""
-    environment = Environment(
-        loader=PackageLoader("flap.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(n=_number, percent=_percent)
-    return environment.get_template("report.html.j2").render(
+    template = environment(autoescape=True).get_template("report.html.j2")
+    return template.render(
         facts=facts,
         cards=_cards(facts),
         graph=graph_svg(_notes(facts)),
         audio_figures={d.name: _audio_figure(d) for d in facts.datasets if d.audio is not None},
         caption_figures={d.name: _caption_figures(d) for d in facts.datasets if d.captions},
+        flops_chart=flops_chart(facts.flops) if facts.flops else None,
         charts=[] if facts.history is None else history_charts(facts.history),
         tagger_numbers=flat_numbers(facts.tagger or {}),
     )
@@ -73,42 +29,40 @@ def _cards(facts: Facts) -> list[tuple[str, str, str]]:
     """Headline numbers as (value, name, remark)."""
     cards = []
     if clips := facts.total("audio"):
-        frames = [d.audio for d in facts.datasets if d.audio is not None]
-        seconds = sum(float(frame["duration_s"].sum()) for frame in frames)
-        hours = f"{seconds / SECONDS_AN_HOUR:.1f} h of sound"
-        cards.append((_number(clips), "clips", hours))
+        hours = sum(d.hours for d in facts.datasets if d.hours is not None)
+        cards.append((number(clips), "clips", f"{hours:.1f} h of sound"))
     asked = sum(len(d.captions.numbers) for d in facts.datasets if d.captions)
     if asked:
         kept = facts.total("captions")
-        cards.append((_number(kept), "enriched captions", f"{_percent(kept / asked)} kept"))
+        cards.append((number(kept), "enriched captions", f"{percent(kept / asked)} kept"))
     if facts.tagger and "mAP" in facts.tagger:
         chance = facts.tagger.get("chance")
         remark = f"chance {chance:.3f}" if isinstance(chance, float) else "mean average precision"
         cards.append((f"{facts.tagger['mAP']:.3f}", "tagger mAP", remark))
-    for benchmark in facts.benchmarks:
+    for benchmark in (b for b in facts.benchmarks if not b.baseline):
         for recall in benchmark.recalls:
             for name, share, chance in recall.shares[:1]:
                 remark = benchmark.name
-                remark += "" if chance is None else f", chance {_percent(chance)}"
-                cards.append((_percent(share), f"{recall.direction} {name}", remark))
+                remark += "" if chance is None else f", chance {percent(chance)}"
+                cards.append((percent(share), f"{recall.direction} {name}", remark))
     return cards
 
 
 def _notes(facts: Facts) -> dict[str, str]:
     """The text on each node of the graph."""
     notes = {
-        stage: f"{_number(total)} {unit}"
+        stage: f"{number(total)} {unit}"
         for stage, unit in (("sources", "clips"), ("audio", "log-mels"), ("tagging", "clips"))
         if (total := facts.total(stage))
     }
     if enriched := [d.captions for d in facts.datasets if d.captions]:
         asked = sum(len(captions.numbers) for captions in enriched)
-        notes["captions"] = f"{_number(facts.total('captions'))} of {_number(asked)}"
+        notes["captions"] = f"{number(facts.total('captions'))} of {number(asked)}"
         notes["llm"] = " + ".join(sorted({w.split(" (")[0] for c in enriched for w in c.writers}))
     if facts.tagger and "mAP" in facts.tagger:
         notes["tagger"] = f"mAP {facts.tagger['mAP']:.3f}"
     if facts.history is not None and "step" in facts.history:
-        notes["pretrain"] = f"{_number(int(facts.history['step'].max()))} steps"
+        notes["pretrain"] = f"{number(int(facts.history['step'].max()))} steps"
     if scored := [benchmark for benchmark in facts.benchmarks if benchmark.recalls]:
         notes["retrieval"] = f"{len(scored)} benchmark{'s' if len(scored) > 1 else ''}"
     return notes | {"report": "this page"}
@@ -132,12 +86,3 @@ def _caption_figures(dataset: Dataset) -> list[tuple[str, Markup]]:
     return [
         (label, histogram(answered[name], label, "captions", span)) for name, label, span in titles
     ]
-
-
-def _number(value: float) -> str:
-    """1234567 → 1,234,567; fractions to four digits."""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -14,6 +14,7 @@ from flap.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
 
 EXAMPLES = 3
 SPLITS = ("train", "val", "test")
+SECONDS_AN_HOUR = 3600
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class Reason:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that the page says about one dataset."""
+    """All that is said about one dataset."""
 
     name: str
     splits: list[tuple[str, int]] | None
+    licences: list[tuple[str, int]] | None  # of the recordings, '' where the corpus names none
     counts: list[Count]
     rejects: list[Reason]
     audio: pd.DataFrame | None  # duration_s, source_rate_hz, channels
@@ -59,6 +61,13 @@ class Dataset:
     @property
     def channels(self) -> list[tuple[str, int]]:
         return self._audio_values("channels")
+
+    @property
+    def hours(self) -> float | None:
+        """Hours of sound that could be decoded."""
+        if self.audio is None:
+            return None
+        return float(self.audio["duration_s"].sum()) / SECONDS_AN_HOUR
 
     def _audio_values(self, column: str) -> list[tuple[str, int]]:
         assert self.audio is not None
@@ -92,12 +101,13 @@ def read_dataset(data: Path, name: str, config: ReportConfig) -> Dataset:
     sources, audio, tagging, captions = (
         data / stage / name for stage in ("sources", "audio", "tagging", "captions")
     )
-    clips = _read(sources, CLIPS, ["split"])
+    clips = _read(sources, CLIPS, ["split", "licence"])
     tags = _read(tagging, TAGS, ["labels"])
     enriched = _read_captions(captions, config)
     return Dataset(
         name=name,
         splits=None if clips is None else _by_split(clips),
+        licences=None if clips is None else _counted(Counter(clips["licence"].str.strip())),
         counts=_counts(sources, audio, tagging, enriched),
         rejects=[*_rejects(sources), *_rejects(audio)],
         audio=_read(audio, MELS, ["duration_s", "source_rate_hz", "channels"]),

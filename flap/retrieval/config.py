@@ -12,11 +12,29 @@ class RetrievalConfig(Section):
     recall_at: tuple[PositiveInt, ...]
 
 
+class OwnFlap(Section):
+    """The model that the stage `pretrain` made."""
+
+    kind: Literal["flap"]
+
+
+class ReleasedClap(Section):
+    """A CLAP of transformers, LS-CLAP's for one, that hears the recordings themselves."""
+
+    kind: Literal["clap"]
+    source: str  # directory or hub name; safetensors only
+    revision: str  # of the hub; of no effect on a directory
+
+
+ScoredModel = Annotated[OwnFlap | ReleasedClap, Field(discriminator="kind")]
+
+
 class BenchmarkConfig(Section):
-    """One benchmark: all clips of a split with all their captions."""
+    """One benchmark: a model on all clips of a split with all their captions."""
 
     dataset: str
     split: Literal["train", "val", "test"]
+    model: ScoredModel
 
 
 BenchmarkName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]

@@ -1,6 +1,10 @@
-"""Clips and captions → embeddings by a FLAP model, without masks and without chance."""
+"""Clips and captions → embeddings by any model, without masks and without chance.
 
-from collections.abc import Sequence
+Letters: B rows of a batch, C clips, M captions, E width of the shared space.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,45 +17,66 @@ from flap.model.text_encoder import tokenize
 from flap.model.windows import middle_windows
 
 
-@torch.inference_mode()
-def embed_clips(
-    saved: SavedFlap, clips: pd.DataFrame, batch: int, device: torch.device
-) -> np.ndarray:
-    """Embeddings (C, E), float32, of the middle window of each clip.
+class Embedder(Protocol):
+    """A model with an audio and a text side. Nothing is drawn: a row's embedding is its own."""
 
-    Args:
-        clips: columns path and row, as `flap.clips.usable_clips` gives them.
-    """
-    model, reader = saved.model, MelReader(cached_row_groups=1)
-    model.to(device)  # type: ignore[arg-type]
-    frames, fusion = model.config.encoder.clip_frames, model.config.fusion
-    parts = []
-    for start in tqdm(range(0, len(clips), batch), desc="embed audio", unit="batch"):
-        mels = reader.read_all(clips.iloc[start : start + batch])
-        windows = middle_windows(mels, frames, fusion)
-        embedded = model.get_audio_features(
-            windows.mel_BCTF.to(device), windows.longer_B.to(device)
+    def audio(self, clips: pd.DataFrame) -> torch.Tensor:
+        """(B, E), L2-normalised, of a batch of rows of `flap.clips.usable_clips`."""
+
+    def text(self, captions: list[str]) -> torch.Tensor:
+        """(B, E), L2-normalised, of a batch of captions."""
+
+
+class FlapEmbedder:
+    """FLAP on the middle window of each clip's log-mel."""
+
+    def __init__(self, saved: SavedFlap, device: torch.device) -> None:
+        self._model, self._tokenizer, self._device = saved.model, saved.tokenizer, device
+        self._model.to(device)  # type: ignore[arg-type]
+        self._reader = MelReader(cached_row_groups=1)
+
+    def audio(self, clips: pd.DataFrame) -> torch.Tensor:
+        config = self._model.config
+        mels = self._reader.read_all(clips)
+        windows = middle_windows(mels, config.encoder.clip_frames, config.fusion)
+        embedded = self._model.get_audio_features(
+            windows.mel_BCTF.to(self._device), windows.longer_B.to(self._device)
         )
         assert embedded.pooler_output is not None
-        parts.append(embedded.pooler_output.float().cpu())
-    return torch.cat(parts).numpy()
+        return embedded.pooler_output
+
+    def text(self, captions: list[str]) -> torch.Tensor:
+        tokens = tokenize(self._tokenizer, captions, self._model.config.max_text_tokens)
+        inputs = {name: tensor.to(self._device) for name, tensor in tokens.items()}
+        embedded = self._model.get_text_features(**inputs)
+        assert embedded.pooler_output is not None
+        return embedded.pooler_output
+
+
+def embed_clips(embedder: Embedder, clips: pd.DataFrame, batch: int) -> np.ndarray:
+    """Embeddings (C, E), float32; `clips` as `flap.clips.usable_clips` gives them."""
+    return _in_batches(
+        lambda start: embedder.audio(clips.iloc[start : start + batch]),
+        range(0, len(clips), batch),
+        "embed audio",
+    )
+
+
+def embed_captions(embedder: Embedder, captions: Sequence[str], batch: int) -> np.ndarray:
+    """Embeddings (M, E), float32. Equal captions are embedded once, so that they tie exactly."""
+    distinct = sorted(set(captions))
+    embedded = _in_batches(
+        lambda start: embedder.text(distinct[start : start + batch]),
+        range(0, len(distinct), batch),
+        "embed text",
+    )
+    position = {caption: i for i, caption in enumerate(distinct)}
+    return embedded[[position[caption] for caption in captions]]
 
 
 @torch.inference_mode()
-def embed_captions(
-    saved: SavedFlap, captions: Sequence[str], batch: int, device: torch.device
+def _in_batches(
+    embed: Callable[[int], torch.Tensor], starts: Sequence[int], what: str
 ) -> np.ndarray:
-    """Embeddings (M, E), float32. Equal captions are embedded once, so that they tie exactly."""
-    model = saved.model
-    model.to(device)  # type: ignore[arg-type]
-    distinct = sorted(set(captions))
-    max_tokens = model.config.max_text_tokens
-    parts = []
-    for start in tqdm(range(0, len(distinct), batch), desc="embed text", unit="batch"):
-        tokens = tokenize(saved.tokenizer, distinct[start : start + batch], max_tokens)
-        inputs = {name: tensor.to(device) for name, tensor in tokens.items()}
-        embedded = model.get_text_features(**inputs)
-        assert embedded.pooler_output is not None
-        parts.append(embedded.pooler_output.float().cpu())
-    position = {caption: i for i, caption in enumerate(distinct)}
-    return torch.cat(parts).numpy()[[position[caption] for caption in captions]]
+    parts = [embed(start).float().cpu() for start in tqdm(starts, desc=what, unit="batch")]
+    return torch.cat(parts).numpy()

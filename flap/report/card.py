@@ -1,0 +1,187 @@
+"""Facts and parameters → the model card: README.md of the model on the Hugging Face hub.
+
+Metadata as YAML, then text. Text from data is escaped by `flap.report.markdown.inline`, which
+the template engine calls for all that is not marked safe.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+from ruamel.yaml import YAML
+
+from flap.report.card_metadata import Sections, metadata
+from flap.report.facts import Facts
+from flap.report.markdown import fenced, inline
+from flap.report.metrics import Benchmark
+from flap.report.tables import SPLITS, Dataset
+from flap.report.templating import environment, number, percent
+
+CONFIGURATION = ("encoder", "model", "pretrain")
+MAX_LICENCES = 20  # of a dataset; some corpora name an author in each
+CAPTIONS = {
+    "original": "the captions of the corpora",
+    "enriched": "enriched captions alone",
+    "both": "the captions of the corpora and enriched ones",
+    "none": "no captions: reconstruction alone",
+}
+_UNKNOWN, _GAP = "unknown", "\N{EN DASH}"
+
+
+def render_card(facts: Facts, sections: Sections) -> str:
+    """The card, YAML and Markdown; the same facts and parameters give the same bytes.
+
+    Args:
+        sections: `datasets`, `benchmarks`, `llm`, `tagger` and those of `CONFIGURATION`.
+    """
+    pretrain, benchmarks = sections["pretrain"], facts.benchmarks
+    enriched = pretrain["captions"] in ("enriched", "both")
+    body = (
+        environment(finalize=inline)
+        .get_template("card.md.j2")
+        .render(
+            audio_start=_audio_start(pretrain["audio_weights"]),
+            captions=CAPTIONS[pretrain["captions"]],
+            configuration=fenced(_yaml({name: sections[name] for name in CONFIGURATION}), "yaml"),
+            datasets=[_dataset_row(dataset, sections) for dataset in facts.datasets],
+            enriched=enriched,
+            has_text=pretrain["captions"] != "none",
+            is_demo=all(dataset["adapter"] == "demo" for dataset in sections["datasets"].values()),
+            licences=[row for dataset in facts.datasets for row in _licence_rows(dataset)],
+            llm=sections["llm"] | {"source": _public(sections["llm"]["source"])},
+            recall_names=_recall_names(benchmarks),
+            scores=list(_score_rows(benchmarks)),
+            splits=SPLITS,
+            tagger=_tagger(sections["tagger"]),
+            uses_tagger=enriched or pretrain["audio_weights"] == "tagger",
+            text_start=_text_start(sections["model"]["text"]),
+            training=_training(facts),
+        )
+    )
+    card = "---\n{{ card_data }}\n---\n\n{{ body }}"
+    data = metadata(benchmarks, sections)
+    return f"{ModelCard.from_template(data, template_str=card, body=body)}\n"
+
+
+@dataclass(frozen=True)
+class _DatasetRow:
+    name: str
+    adapter: str
+    clips: list[str]  # of each of SPLITS
+    hours: str
+    enriched: str
+
+
+def _dataset_row(dataset: Dataset, sections: Sections) -> _DatasetRow:
+    splits = dict(dataset.splits or [])
+    captions = dataset.captions
+    return _DatasetRow(
+        dataset.name,
+        sections["datasets"][dataset.name]["adapter"],
+        [number(splits.get(split, 0)) if splits else _GAP for split in SPLITS],
+        _GAP if dataset.hours is None else f"{dataset.hours:.1f}",
+        f"{number(captions.kept)} of {number(len(captions.numbers))}" if captions else _GAP,
+    )
+
+
+def _licence_rows(dataset: Dataset) -> list[tuple[str, str, int]]:
+    """(dataset, licence, recordings), the most frequent licences first."""
+    found = dataset.licences or []
+    rows = [(dataset.name, name or _UNKNOWN, clips) for name, clips in found[:MAX_LICENCES]]
+    if rest := found[MAX_LICENCES:]:
+        rows.append((dataset.name, f"{len(rest)} others", sum(clips for _, clips in rest)))
+    return rows
+
+
+@dataclass(frozen=True)
+class _ScoreRow:
+    benchmark: str
+    model: str
+    direction: str
+    queries: int
+    shares: list[str]
+    median_rank: str
+
+
+def _recall_names(benchmarks: Sequence[Benchmark]) -> list[str]:
+    recalls = (recall for benchmark in benchmarks for recall in benchmark.recalls)
+    return list(dict.fromkeys(name for recall in recalls for name, _, _ in recall.shares))
+
+
+def _score_rows(benchmarks: Sequence[Benchmark]) -> Iterator[_ScoreRow]:
+    names = _recall_names(benchmarks)
+    for benchmark in benchmarks:
+        model = _public(benchmark.baseline) or "this one"
+        for recall in benchmark.recalls:
+            shares = {name: _with_chance(share, chance) for name, share, chance in recall.shares}
+            yield _ScoreRow(
+                benchmark.name,
+                model,
+                recall.direction,
+                recall.queries,
+                [shares.get(name, _GAP) for name in names],
+                _GAP if recall.median_rank is None else number(recall.median_rank),
+            )
+
+
+def _with_chance(share: float, chance: float | None) -> str:
+    return percent(share) if chance is None else f"{percent(share)} ({percent(chance)})"
+
+
+def _training(facts: Facts) -> str:
+    """How long, and where the loss on the validation clips ended."""
+    history = facts.history
+    if history is None:
+        return "There is no training history."
+    steps = f"Trained for {number(int(history['step'].max()))} steps"
+    held_out = history[["step", "val_loss"]].dropna()
+    if held_out.empty:
+        return f"{steps}; no loss was measured on held-out clips."
+    step, loss = held_out.iloc[-1]
+    return f"{steps}; the loss on held-out clips was {number(loss)} at step {number(step)}."
+
+
+def _audio_start(weights: str | Mapping[str, Any]) -> str:
+    if isinstance(weights, Mapping):
+        return _checkpoint(weights)
+    return {"tagger": "the tagger", "scratch": "random weights"}[weights]
+
+
+def _tagger(tagger: Mapping[str, Any]) -> str:
+    start = _checkpoint(tagger["weights"]) if tagger["weights"] else "random weights"
+    if not tagger["epochs"]:
+        return f"is used as it was released: {start}"
+    return f"was trained for {tagger['epochs']} epochs on the labels of the clips, from {start}"
+
+
+def _checkpoint(weights: Mapping[str, Any]) -> str:
+    parts = [_public(weights["source"])]
+    parts += [f"{key} {weights[key]}" for key in ("revision", "sha256") if weights[key]]
+    return ", ".join(parts)
+
+
+def _text_start(text: Mapping[str, Any]) -> str:
+    if text["kind"] == "scratch":
+        return "random weights, with a vocabulary learned from the training captions"
+    return f"{_public(text['source'])}, revision {text['revision']}"
+
+
+def _yaml(sections: Sections) -> str:
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.width, yaml.allow_unicode = False, 1000, True
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(_public(sections), stream)
+    return stream.getvalue()
+
+
+def _public(value: Any) -> Any:
+    """`value` with absolute paths cut to their last part: a card is read by strangers."""
+    if isinstance(value, Mapping):
+        return {key: _public(item) for key, item in value.items()}
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value

@@ -1,0 +1,66 @@
+"""Scores and parameters → the metadata of the model card, which the hub reads."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from flap.report.metrics import Benchmark
+
+Sections = Mapping[str, dict[str, Any]]  # of params.yaml, as plain data
+
+TAGS = ["audio", "audio-text-retrieval", "contrastive-learning", "flap", "safetensors"]
+_HUB = "hf://"
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+
+
+def metadata(benchmarks: Sequence[Benchmark], sections: Sections) -> ModelCardData:
+    """Licence, tags, scores and what the towers started from, as the hub's search reads them."""
+    results = list(_eval_results(benchmarks, sections["benchmarks"]))
+    return ModelCardData(
+        license="other",
+        license_name="terms-of-data-and-starting-weights",
+        library_name="flap",
+        pipeline_tag="feature-extraction",
+        tags=TAGS,
+        base_model=_base_models(sections) or None,
+        model_name="FLAP" if results else None,
+        eval_results=results or None,
+    )
+
+
+def _eval_results(
+    benchmarks: Sequence[Benchmark], configs: Mapping[str, Any]
+) -> Iterator[EvalResult]:
+    """Every R@k of the trained model; baselines are not its results."""
+    for benchmark in (b for b in benchmarks if not b.baseline):
+        config = configs[benchmark.name]
+        for recall in benchmark.recalls:
+            task = recall.direction.replace("→", "to")
+            for name, share, _ in recall.shares:
+                yield EvalResult(
+                    task_type=f"{task.replace(' ', '-')}-retrieval",
+                    task_name=f"{task} retrieval",
+                    dataset_type=config["dataset"],
+                    dataset_name=config["dataset"],
+                    dataset_config=benchmark.name,  # keeps benchmarks of one split apart
+                    dataset_split=config["split"],
+                    metric_type=name.replace("R@", "recall@"),
+                    metric_name=name,
+                    metric_value=share,
+                )
+
+
+def _base_models(sections: Sections) -> list[str]:
+    """Names on the hub of the checkpoints that the towers started from."""
+    audio, text = sections["pretrain"]["audio_weights"], sections["model"]["text"]
+    if audio == "tagger":
+        audio = sections["tagger"]["weights"]
+    found = []
+    if isinstance(audio, Mapping) and audio["source"].startswith(_HUB):
+        found.append(audio["source"].removeprefix(_HUB))
+    if text["kind"] == "pretrained" and _HUB_NAME.fullmatch(text["source"]):
+        found += [] if Path(text["source"]).is_dir() else [text["source"]]
+    return found
