@@ -14,7 +14,9 @@ from flap import torchaudio_on_cpu
 
 torchaudio_on_cpu.install()
 
-_LAZY = {  # torch and transformers load with the first of them, not with every stage's --help
+# All load with the first of them, so that all Auto classes know FLAP, but not with every
+# stage's --help: torch and transformers are slow.
+_LAZY = {
     "FlapConfig": "flap.model.flap",
     "FlapModel": "flap.model.flap",
     "FlapFeatureExtractor": "flap.processor.processor",
@@ -25,4 +27,5 @@ _LAZY = {  # torch and transformers load with the first of them, not with every 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'flap' has no attribute '{name}'")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    modules = {module: importlib.import_module(module) for module in _LAZY.values()}
+    return getattr(modules[_LAZY[name]], name)

@@ -1,9 +1,11 @@
 """Stage `pretrain`: log-mels, captions and the tagger's encoder → a FLAP model."""
 
 import shutil
+from pathlib import Path
 
 from flap.config import load_section
-from flap.model.config import EncoderConfig, ModelConfig
+from flap.errors import UserError
+from flap.model.config import EncoderConfig, ModelConfig, WeightsConfig
 from flap.pretrain.config import PretrainConfig
 from flap.shards import Work, fingerprint, shard_paths
 from flap.sources.config import DatasetsConfig
@@ -23,6 +25,12 @@ def main(
     encoder = load_section(PARAMS, "encoder", EncoderConfig)
     model_config = load_section(PARAMS, "model", ModelConfig)
     datasets = list(load_section(PARAMS, "datasets", DatasetsConfig).root)
+    weights = config.audio_weights
+    if isinstance(weights, WeightsConfig) and Path(weights.source).resolve() == out.resolve():
+        raise UserError(
+            f"pretrain.audio_weights: {weights.source} is what this stage makes, and removed "
+            "before it runs; copy it elsewhere and name the copy"
+        )
     inputs = [
         path
         for folder in (clips, mels, captions)

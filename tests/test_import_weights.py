@@ -161,6 +161,35 @@ def _like(config: EncoderConfig, **changes: int) -> EncoderConfig:
     return config.model_copy(update=changes)
 
 
+def test_parts_may_be_missing_as_a_whole_but_not_in_pieces(tmp_path: Path) -> None:
+    tuned = audiomae_state(BASE, classes=5)
+    encoder_alone = {name: t for name, t in audiomae_state(BASE).items() if "norm." not in name}
+    by_cls = audiomae_state(BASE) | {k: t for k, t in tuned.items() if k.startswith("head.")}
+    cases: list[tuple[AudioEncoder, dict[str, torch.Tensor], str]] = [
+        (Tagger(BASE, 5), by_cls, r"fc_norm\.bias is missing"),
+        (Tagger(BASE, 5), _without(tuned, "head.bias"), r"head\.bias is missing"),
+        (AudioEncoder(BASE), _without(tuned, "fc_norm.bias"), r"norm\.bias is missing"),
+        (AudioEncoder(BASE), encoder_alone, "is missing"),
+    ]
+    for encoder, state, message in cases:
+        torch.save(state, tmp_path / "case.pth")
+        with pytest.raises(UserError, match=message):
+            import_weights(encoder, weights(tmp_path / "case.pth"))
+
+
+def _without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    return {key: tensor for key, tensor in state.items() if key != name}
+
+
+def test_broken_and_foreign_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 40)
+    with pytest.raises(UserError, match="cannot be read as weights alone"):
+        import_weights(AudioEncoder(BASE), weights(tmp_path))
+    save_file(audiomae_state(BASE), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "clap", "audio_config": {"depths": 2}}')
+    assert not load(AudioEncoder(BASE), tmp_path).reshaped
+
+
 def test_other_head_and_other_normalisation_are_errors(tmp_path: Path) -> None:
     torch.save(audiomae_state(BASE, classes=5), tmp_path / "five.pth")
     with pytest.raises(UserError, match=r"head\.bias has the shape \(5,\), not \(7,\)"):
@@ -208,5 +237,8 @@ def test_hub_repositories_are_asked_for_safetensors_first(
     encoder = AudioEncoder(BASE)
     import_weights(encoder, weights("hf://owner/name", revision="v1"))
     assert_loaded(encoder, state)
-    assert [name for _, name, _ in asked] == ["model.safetensors", "pytorch_model.bin"]
-    assert asked[0] == ("owner/name", "model.safetensors", "v1")
+    names = ["config.json", "model.safetensors", "pytorch_model.bin"]
+    assert asked == [("owner/name", name, "v1") for name in names]
+    save_tagger(tmp_path, Tagger(ENCODER, 2), ("a", "b"))  # ours: its configuration is read too
+    with pytest.raises(UserError, match="n_mels 32"):
+        import_weights(encoder, weights("hf://owner/name", revision="v1"))

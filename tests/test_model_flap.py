@@ -20,6 +20,7 @@ from flap.model.loss import contrastive_loss
 from flap.model.masking import mask_2d
 from flap.model.tagger import load_tagger
 from flap.model.text_encoder import build_tokenizer, tokenize
+from flap.model.transformer import sincos_positions
 
 
 def pairs() -> tuple[np.ndarray, np.ndarray]:
@@ -133,8 +134,53 @@ def test_incomplete_weights_are_refused(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"weights are missing \(audio_encoder\.cls_token"):
         load_flap(tmp_path)
-    partly = FlapModel.from_pretrained(tmp_path)  # transformers only warns: then start it afresh
-    assert 0 < partly.audio_encoder.cls_token.std() < 0.05
+
+
+def test_parts_that_a_checkpoint_lacks_start_afresh_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    """What transformers only warns of: a decoder and fusion added, a bias lost, the scale lost."""
+    saved = build_flap(ENCODER, MODEL, with_decoder=False)
+    saved.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = ["audio_encoder.blocks.0.mlp.fc1.bias", "audio_encoder.pos_embed", "logit_scale"]
+    kept = {name: tensor for name, tensor in weights.items() if name not in lost}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = FlapModel.from_pretrained(
+        tmp_path, fusion=True, decoder_config=MODEL.decoder.model_dump()
+    )
+    found = loaded.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in kept.items())
+    assert not found[lost[0]].any()
+    assert torch.equal(found["audio_encoder.pos_embed"], saved.audio_encoder.pos_embed)
+    assert found["logit_scale"].item() == pytest.approx(math.log(1 / 0.07))
+    assert loaded.audio_decoder is not None
+    expected = sincos_positions(ENCODER.grid, MODEL.decoder.width)
+    assert torch.equal(loaded.audio_decoder.pos_embed, expected)
+    norm = loaded.audio_encoder.patch_embed.fusion.local_attention[1]
+    assert not norm.running_mean.any() and (norm.running_var == 1).all()
+    assert norm.num_batches_tracked == 0
+
+
+def test_embeddings_are_float32_under_autocast() -> None:
+    model = build_flap(ENCODER, MODEL, with_decoder=False).eval()
+    tokens = tokenize(build_tokenizer(TEXT, CAPTIONS), CAPTIONS, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(mels(3), **tokens, return_loss=True)
+    for embeddings in (output.audio_embeds, output.text_embeds):
+        assert embeddings.dtype == torch.float32
+        torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(3), atol=1e-6, rtol=0)
+
+
+def test_inputs_that_are_missing_are_named() -> None:
+    fused = build_flap(ENCODER, FUSED, with_decoder=False)
+    with pytest.raises(ValueError, match="is_longer"):
+        fused.get_audio_features(mels(2, 4))
+    with pytest.raises(ValueError, match="got 1 channels"):
+        fused.get_audio_features(mels(2), torch.tensor([True, False]))
+    plain = build_flap(ENCODER, MODEL, with_decoder=False)
+    with pytest.raises(ValueError, match="return_loss needs both"):
+        plain(mels(2), return_loss=True)
+    with pytest.raises(ValueError, match="logits need both"):
+        _ = plain(mels(2)).logits_per_audio
 
 
 def test_eight_pairs_are_learned_by_heart() -> None:
@@ -169,9 +215,20 @@ def test_logit_scale_is_clamped() -> None:
 
 def test_activations_are_recomputed_on_request() -> None:
     model = build_flap(ENCODER, MODEL, with_decoder=True)
+    assert model.audio_decoder is not None
+    calls = []
+    for blocks in (model.audio_encoder.blocks, model.audio_decoder.blocks):
+        blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    keep_BK = mask_2d(ENCODER.grid, 0.5, 0.5, 2, generator())
+
+    def forwards_of_a_step() -> int:
+        calls.clear()
+        model.train()(mels(2), keep=keep_BK).reconstruction_loss.backward()
+        return len(calls)
+
+    assert forwards_of_a_step() == 2
     model.gradient_checkpointing_enable()
-    for blocks in (model.audio_encoder.blocks, model.audio_decoder.blocks):  # type: ignore[union-attr]
-        assert blocks.gradient_checkpointing
+    assert forwards_of_a_step() == 4
 
 
 def test_folder_without_a_model_is_named(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Feature fusion: short clips are those of the unfused model, long ones follow the formulas."""
 
 import torch
-from small_models import ENCODER, mels
-from torch.nn import functional as F
+from small_models import ENCODER, generator, mels
 
 from flap.model.audio_encoder import AudioEncoder, PatchEmbedding
 from flap.model.fusion import AttentionalFusion, FusedPatchEmbedding
+from flap.model.masking import mask_2d
 
 WIDTH, PATCH = ENCODER.width, ENCODER.patch
 
@@ -74,9 +74,13 @@ def test_every_parameter_has_a_gradient_whatever_the_batch() -> None:
         assert all(p.grad is not None for p in encoder.parameters()), longer
 
 
-def test_evaluation_treats_no_clip_as_longer_by_chance() -> None:
-    fused, four = fused_encoder(), mels(2, channels=4)
-    none = torch.zeros(2, dtype=torch.bool)
-    assert torch.equal(fused(four, longer_B=none), fused(four, longer_B=none))
-    plain = F.conv2d(fused.normalise(four[:, :1]), fused.patch_embed.proj.weight, stride=PATCH)
-    assert plain.shape[2:] == ENCODER.grid
+def test_masked_patches_of_clips_of_the_window_do_not_leak() -> None:
+    fused = fused_encoder()
+    mel = mels(2, channels=4)
+    keep_BK = mask_2d(ENCODER.grid, 0.25, 0.5, 2, generator())
+    longer = torch.tensor([True, False])
+    masked = next(token for token in range(8) if token not in keep_BK[1])
+    other = mel.clone()
+    other[1, :, masked // 2 * 16 :, masked % 2 * 16 :][:, 3, 3] += 50
+    expected, found = (fused(m, keep_BK, longer) for m in (mel, other))
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=1e-6)

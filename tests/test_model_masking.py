@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from small_models import ENCODER, generator, mels
 
+from flap.errors import UserError
 from flap.model.audio_encoder import AudioEncoder, pool, visible_tokens
 from flap.model.masking import (
     Mask1D,
     Mask2D,
     NoMask,
+    check_mask,
     draw_mask,
     kept_tokens,
     mask_1d,
@@ -113,6 +115,16 @@ def _assert_uniform(counts_RX: torch.Tensor, kept: int) -> None:
     statistic = ((counts_RX - expected_R1) ** 2 / variance_R1).sum()
     freedom = rows * (cells - 1)
     assert chi2.ppf(0.001, freedom) < statistic < chi2.ppf(0.999, freedom)
+
+
+def test_masks_that_cannot_be_trained_with_are_named() -> None:
+    nothing_left = Mask2D(kind="2d", time_ratio=0.2, freq_ratio=0.9, members="shared")
+    with pytest.raises(UserError, match=r"pretrain\.mask: .*keeps none of 64 x 8"):
+        check_mask(nothing_left, PAPER_GRID, "pretrain.mask", must_hide=False)
+    for mask in (NoMask(kind="none"), Mask1D(kind="1d", ratio=0.0)):
+        check_mask(mask, PAPER_GRID, "tagger.mask", must_hide=False)
+        with pytest.raises(UserError, match="hides none of 64 x 8 tokens"):
+            check_mask(mask, PAPER_GRID, "pretrain.mask", must_hide=True)
 
 
 def test_masks_follow_the_generator_and_none_draws_nothing() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_models import CAPTIONS, ENCODER, MODEL, TEXT
 from transformers import (
     BertConfig,
@@ -76,6 +77,18 @@ def test_any_transformers_encoder(tmp_path: Path, name: str, pooling: str) -> No
     embedded.sum().backward()
     trained = [*flap.text_encoder.named_parameters(), *flap.text_head.named_parameters()]
     assert not [n for n, p in trained if p.requires_grad and p.grad is None]
+
+
+def test_half_a_text_encoder_is_refused(tmp_path: Path) -> None:
+    source = MODELS["roberta"]()
+    text = pretrained(tmp_path, source, "pooler")
+    state = {k: v.clone() for k, v in source.state_dict().items() if "layer.0.output" not in k}
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 4 tensors of its own.*layer\.0\.output"):
+        flap_with(text)
+    no_pooler = {k: v.clone() for k, v in source.state_dict().items() if "pooler" not in k}
+    save_file(no_pooler, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert flap_with(text).text_encoder.pooler.dense.weight.std() > 0  # as RoBERTa-base is
 
 
 def test_pooler_of_a_model_that_has_none_is_named(tmp_path: Path) -> None:

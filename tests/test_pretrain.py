@@ -201,22 +201,32 @@ def test_feature_fusion_trains_on_two_ranks_with_activations_recomputed(corpus: 
     load_flap(folder / "data" / "pretrain" / "model")
 
 
+def test_without_captions_and_reconstruction_there_is_nothing_to_learn(corpus: Corpus) -> None:
+    changes = {"captions: both": "captions: none", "weight: 0.5": "weight: 0.0"}
+    folder = project(corpus, epochs=1, dropout=0.0, changes=changes)
+    with pytest.raises(UserError, match="only reconstruction is trained: set its weight"):
+        load_section(folder / "params.yaml", "pretrain", PretrainConfig)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"captions: both": "captions: none", "weight: 0.5": "weight: 0.0"}, "only reconstruction"),
         (
             {"{kind: 2d, time_ratio: 0.4, freq_ratio: 0.0, members: independent}": "{kind: none}"},
-            "views above 1 need a mask",
+            "pretrain.mask: kind='none' hides none of 3 x 2 tokens",
+        ),
+        (
+            {"tagger\n": "{source: data/pretrain/model, revision: null, sha256: null}\n"},
+            "is what this stage makes",
         ),
     ],
 )
-def test_settings_that_make_no_sense_are_named(
+def test_settings_that_make_no_sense_end_with_a_message(
     corpus: Corpus, changes: dict[str, str], message: str
 ) -> None:
-    folder = project(corpus, epochs=1, dropout=0.0, changes=changes)
-    with pytest.raises(UserError, match=message):
-        load_section(folder / "params.yaml", "pretrain", PretrainConfig)
+    child = start(project(corpus, epochs=1, dropout=0.0, changes=changes), 1)
+    output, _ = child.communicate(timeout=200)
+    assert child.returncode == 1 and message in output, output
 
 
 def test_launch_turns_the_environment_into_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """The processor: a waveform gets the window, and so the embedding, that the pipeline gives it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,8 @@ def test_a_folder_holds_all_that_a_user_needs(tmp_path: Path, processor: FlapPro
         (np.zeros((2, 2, 900)), "average its channels first"),
         (np.zeros(100), "shorter than one frame"),
         (np.full(9000, np.nan), "NaN"),
+        (np.zeros((9000, 2)), "average its channels first"),
+        (np.zeros(9000, np.int16), "int16"),
     ],
 )
 def test_waveforms_that_are_none_are_named(
@@ -92,6 +96,30 @@ def test_waveforms_that_are_none_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         processor(audio=audio, sampling_rate=RATE_HZ)
+
+
+def test_importing_any_name_makes_all_auto_classes_know_flap(
+    tmp_path: Path, processor: FlapProcessor
+) -> None:
+    build_flap(ENCODER, FUSED, with_decoder=False).config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    program = (
+        "from flap import FlapConfig; from transformers import AutoProcessor; "
+        "print(type(AutoProcessor.from_pretrained('.')).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "FlapProcessor"
+
+
+def test_keywords_that_are_none_are_errors(processor: FlapProcessor) -> None:
+    with pytest.raises(ValueError, match="nothing to process"):
+        processor()
+    with pytest.raises(TypeError, match="audios"):
+        processor(text="A dog.", audios=tone(1.0))  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="only PyTorch's"):
+        processor(text="A dog.", return_tensors="np")
 
 
 def test_the_rate_must_be_said(processor: FlapProcessor) -> None:

@@ -13,7 +13,7 @@ from fvcore.nn.jit_handles import get_shape
 
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import EncoderConfig
-from flap.model.masking import Mask1D, Mask2D, NoMask, draw_mask, kept_tokens
+from flap.model.masking import Mask1D, Mask2D, NoMask, check_mask, draw_mask, kept_tokens
 
 
 def encoder_gflops(encoder: AudioEncoder, batch: int, keep_1K: torch.Tensor | None) -> float:
@@ -40,6 +40,7 @@ def flops_table(config: EncoderConfig, batch: int, ratios: Sequence[float]) -> l
     ]
     rows = []
     for name, ratio, mask in masks:
+        check_mask(mask, config.grid, "flops.ratios", must_hide=False)
         keep_1K = draw_mask(mask, config.grid, 1, torch.Generator().manual_seed(0))
         gflops = round(encoder_gflops(encoder, batch, keep_1K), 4)
         tokens = kept_tokens(mask, config.grid)

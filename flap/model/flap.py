@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import copy_
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput
 
@@ -33,7 +34,7 @@ from flap.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from flap.model.fusion import FusedPatchEmbedding
 from flap.model.loss import contrastive_loss
 from flap.model.text_encoder import build_text_encoder, encoder_of, pool_text
-from flap.model.transformer import initialise
+from flap.model.transformer import initialise, sincos_positions
 
 _WEIGHTS = "model.safetensors"
 
@@ -86,8 +87,9 @@ class FlapOutput(ModelOutput):
     @property
     def logits_per_audio(self) -> torch.Tensor:
         """Cosine similarities over temperature, (V · B, B)."""
+        if self.audio_embeds is None or self.text_embeds is None:
+            raise ValueError("logits need both: give the model input_features and input_ids")
         assert self.logit_scale is not None
-        assert self.audio_embeds is not None and self.text_embeds is not None
         return self.logit_scale.exp() * self.audio_embeds @ self.text_embeds.T
 
     @property
@@ -161,7 +163,8 @@ class FlapModel(PreTrainedModel):
         if input_ids is not None:
             output.text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
         if return_loss:
-            assert output.audio_embeds is not None and output.text_embeds is not None
+            if output.audio_embeds is None or output.text_embeds is None:
+                raise ValueError("return_loss needs both input_features and input_ids")
             output.loss = contrastive_loss(
                 output.audio_embeds, output.text_embeds, self.logit_scale
             )
@@ -186,7 +189,9 @@ class FlapModel(PreTrainedModel):
 
     @staticmethod
     def _project(head: nn.Module, pooled_BD: torch.Tensor) -> torch.Tensor:
-        return F.normalize(head(pooled_BD), dim=-1)
+        """Embeddings in float32 under autocast too: the loss scales them by up to 100."""
+        with torch.autocast(pooled_BD.device.type, enabled=False):
+            return F.normalize(head(pooled_BD.to(head[0].weight.dtype)), dim=-1)  # type: ignore[index]
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
@@ -194,12 +199,17 @@ class FlapModel(PreTrainedModel):
         self.logit_scale.clamp_(0, self.config.max_logit_scale)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The start of our own modules; the text encoder starts as its own class says."""
+        """The start of whatever of ours a checkpoint lacks; what it brought is left alone."""
         initialise(module)
+        encoder = self.config.encoder
         if isinstance(module, AudioEncoder):
             module.initialise_cls()
+            copy_(module.pos_embed, sincos_positions(encoder.grid, encoder.width))
         elif isinstance(module, AudioDecoder):
             module.initialise_mask_token()
+            copy_(module.pos_embed, sincos_positions(encoder.grid, module.config.width))
+        elif module is self:
+            nn.init.constant_(self.logit_scale, math.log(1 / self.config.initial_temperature))
 
 
 def _with_pooling(tokens: Any, embeddings: Any) -> BaseModelOutputWithPooling:

@@ -4,6 +4,10 @@ A clip longer than the window comes as four channels: the whole clip squeezed in
 then a crop of its front, middle and back third (`windows.fusion_window`). Channel 0 goes
 through the projection of the unfused model; channels 1 to 3 through a convolution three times
 as long, so that joined along time they cover the same grid; attention weighs the two.
+
+Masking comes after the patch embedding, so of a longer clip visible tokens know something of
+masked patches, by the crops and by the attention's mean over the grid. Other clips keep the
+unfused model's property that nothing of a masked patch is seen.
 """
 
 import torch
@@ -26,7 +30,11 @@ class FusedPatchEmbedding(PatchEmbedding):
         self.fusion = AttentionalFusion(width)
 
     def forward(self, mel_BCTF: torch.Tensor, longer_B: torch.Tensor | None = None) -> torch.Tensor:
-        assert longer_B is not None and mel_BCTF.shape[1] == 1 + _CROPS
+        if longer_B is None or mel_BCTF.shape[1] != 1 + _CROPS:
+            raise ValueError(
+                "with feature fusion windows have 4 channels, and is_longer says of which clips "
+                f"they differ; got {mel_BCTF.shape[1]} channels, is_longer {longer_B}"
+            )
         grid_BDMK = self.proj(mel_BCTF[:, :1])  # M time steps, K frequencies
         rows_L = longer_B.nonzero()[:, 0]
         if self.training and not len(rows_L):  # so that every parameter has a gradient

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from flap.model.config import EncoderConfig, WeightsConfig
 from flap.model.tagger import Tagger
 
 State = dict[str, torch.Tensor]
+Reason = tuple[str, str]  # what such names begin with, and why they are to be expected
 
 _HUB, _HUB_FILES = "hf://", ("model.safetensors", "pytorch_model.bin")
 _FAMILY_MELS = 128  # the released checkpoints' mel bins
@@ -73,13 +75,9 @@ def import_weights(encoder: AudioEncoder, weights: WeightsConfig) -> ImportRepor
     found, own_config = _read_state(file), _own_encoder(file.parent)
     reshaped = _fit_positions(found, encoder.config, own_config, str(file))
     wanted = encoder.state_dict()
-    is_tagger = isinstance(encoder, Tagger)
-    has_norm = any(name.startswith("norm.") for name in found)
-    fresh = _explain(wanted.keys() - found.keys(), [_HEAD, _FUSION] + ([] if has_norm else [_NORM]))
-    left_out = _explain(
-        found.keys() - wanted.keys(),
-        [_DECODER, _VIDEO, _OWN_REST, _FUSION, _NORM if is_tagger else _HEAD],
-    )
+    fresh = _explain(wanted.keys() - found.keys(), _may_be_fresh(found))
+    spare = _NORM if isinstance(encoder, Tagger) else _HEAD
+    left_out = _explain(found.keys() - wanted.keys(), [_DECODER, _VIDEO, _OWN_REST, _FUSION, spare])
     loaded = sorted(wanted.keys() & found.keys())
     problems = [f"{name} is missing" for name, reason in fresh.items() if not reason]
     problems += [f"{name} is not known" for name, reason in left_out.items() if not reason]
@@ -98,7 +96,18 @@ def import_weights(encoder: AudioEncoder, weights: WeightsConfig) -> ImportRepor
     return ImportReport(weights.source, loaded, fresh, left_out, reshaped)
 
 
-def _explain(names: set[str], reasons: list[tuple[str, str]]) -> dict[str, str]:
+def _may_be_fresh(found: State) -> list[Reason]:
+    """A part may be missing as a whole, never in pieces."""
+    has_head = any(re.match(_HEAD[0], name) for name in found)
+    is_tagger = {"fc_norm.weight", "fc_norm.bias"} <= found.keys()
+    has_norm = any(re.match(_NORM[0], name) for name in found)
+    has_fusion = any(re.match(_FUSION[0], name) for name in found)
+    allowed = [] if has_head else [_HEAD]
+    allowed += [] if has_fusion else [_FUSION]
+    return allowed + ([_NORM] if is_tagger and not has_norm else [])
+
+
+def _explain(names: set[str], reasons: list[Reason]) -> dict[str, str]:
     """Each name with the first reason whose pattern begins it, or with ''."""
     return {
         name: next((why for pattern, why in reasons if re.match(pattern, name)), "")
@@ -131,6 +140,8 @@ def _download(repository: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
+    with suppress(EntryNotFoundError, HfHubHTTPError, OSError):
+        hf_hub_download(repository, "config.json", revision=revision)  # read beside the weights
     for name in _HUB_FILES:
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
@@ -153,14 +164,14 @@ def _no_download(repository: str, error: Exception) -> UserError:
 
 def _read_state(file: Path) -> State:
     """Tensors by the names of `AudioEncoder`; wrappers of training scripts are taken off."""
-    if file.suffix == ".safetensors":
-        found: Any = load_file(file)
-    else:
-        try:  # AudioMAE's files hold their command line, a Namespace of plain values, as well
+    try:
+        if file.suffix == ".safetensors":
+            found: Any = load_file(file)
+        else:  # AudioMAE's files hold their command line, a Namespace of plain values, as well
             with torch.serialization.safe_globals([argparse.Namespace]):
                 found = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a broken or foreign pickle may fail in any way
-            raise UserError(f"{file}: cannot be read as weights alone: {error}") from error
+    except Exception as error:  # a broken or foreign file may fail in any way
+        raise UserError(f"{file}: cannot be read as weights alone: {error}") from error
     while isinstance(found, dict) and (inner := _inner(found)) is not None:
         found = inner
     if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
@@ -178,8 +189,11 @@ def _own_encoder(folder: Path) -> EncoderConfig | None:
         content = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return None
-    section = content.get("encoder") or content.get("audio_config")
-    return EncoderConfig.model_validate(section) if section else None
+    if content.get("model_type") == "flap":
+        return EncoderConfig.model_validate(content["audio_config"])
+    if {"encoder", "labels"} == content.keys():  # a tagger's folder
+        return EncoderConfig.model_validate(content["encoder"])
+    return None
 
 
 def _fit_positions(
@@ -200,10 +214,13 @@ def _fit_positions(
     table = found.get("pos_embed")
     if table is None or table.ndim != 3:
         return {}
+    tokens = table.shape[1] - 1
+    if own is None and tokens == config.grid[0] * config.grid[1]:
+        return {}
     n_freq = own.grid[1] if own else _FAMILY_MELS // config.patch
-    steps, rest = divmod(table.shape[1] - 1, n_freq)
+    steps, rest = divmod(tokens, n_freq)
     if rest:
-        raise UserError(f"{where}: {table.shape[1] - 1} positions are not {n_freq} a time step")
+        raise UserError(f"{where}: {tokens} positions are not {n_freq} a time step")
     if (steps, n_freq) == config.grid:
         return {}
     cls_11D, grid_1TFD = table[:, :1], table[:, 1:].unflatten(1, (steps, n_freq))

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 
 from flap.config import Section
+from flap.errors import UserError
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Grid = tuple[int, int]
@@ -48,6 +49,20 @@ def kept_tokens(mask: NoMask | Mask1D | Mask2D, grid: Grid) -> int:
     if isinstance(mask, Mask2D):
         return n_kept(grid[0], mask.time_ratio) * n_kept(grid[1], mask.freq_ratio)
     return grid[0] * grid[1]
+
+
+def check_mask(mask: NoMask | Mask1D | Mask2D, grid: Grid, key: str, *, must_hide: bool) -> None:
+    """Raise `UserError` naming `key` if a mask leaves nothing on this grid, or hides nothing
+    although it must.
+    """
+    kept, tokens = kept_tokens(mask, grid), grid[0] * grid[1]
+    if not kept:
+        raise UserError(f"{key}: {mask} keeps none of {grid[0]} x {grid[1]} tokens; lower a ratio")
+    if must_hide and kept == tokens:
+        raise UserError(
+            f"{key}: {mask} hides none of {grid[0]} x {grid[1]} tokens, and reconstruction and "
+            "views above 1 need hidden ones; raise a ratio"
+        )
 
 
 def draw_mask(

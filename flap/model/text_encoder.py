@@ -56,8 +56,22 @@ def build_tokenizer(config: TextConfig, captions: Iterable[str]) -> PreTrainedTo
 def build_text_encoder(config: TextConfig) -> PreTrainedModel:
     """The pretrained encoder, or a RoBERTa of the configured size with fresh weights."""
     if isinstance(config, PretrainedText):
-        options = {"revision": config.revision, "use_safetensors": True, "dtype": torch.float32}
-        return encoder_of(_load(AutoModel.from_pretrained, config.source, **options))
+        model, report = _load(
+            AutoModel.from_pretrained,
+            config.source,
+            revision=config.revision,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        # RoBERTa-base has no pooler: LS-CLAP and we start it fresh. Nothing else may be missing.
+        missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)
+        if missing:
+            raise UserError(
+                f"model.text.source: '{config.source}' lacks {len(missing)} tensors of its own "
+                f"model ({missing[0]}, …); fetch it anew or name another"
+            )
+        return encoder_of(model)
     return RobertaModel(
         RobertaConfig(
             vocab_size=config.vocabulary,

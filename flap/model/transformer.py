@@ -3,6 +3,8 @@
 Module names are those of the released ViT state dicts (`norm1`, `attn.qkv`, `mlp.fc1`).
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -90,11 +92,20 @@ def sincos_positions(grid: tuple[int, int], width: int) -> torch.Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """MAE's start, for `nn.Module.apply`: Xavier for linear maps, convolutions taken as such."""
+    """MAE's start, for `nn.Module.apply`: Xavier for linear maps, convolutions taken as such.
+
+    Whole tensors are given to torch.nn.init, never views: transformers marks tensors that a
+    checkpoint brought, and lets torch.nn.init leave those alone.
+    """
     if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.xavier_uniform_(module.weight.view(len(module.weight), -1))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        bound = math.sqrt(6 / (len(module.weight) + module.weight[0].numel()))
+        nn.init.uniform_(module.weight, -bound, bound)
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
     elif isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
+    if isinstance(module, nn.BatchNorm2d):
+        nn.init.zeros_(module.running_mean)  # type: ignore[arg-type]
+        nn.init.ones_(module.running_var)  # type: ignore[arg-type]
+        nn.init.zeros_(module.num_batches_tracked)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_valida
 
 from flap.config import Section
 from flap.model.config import WeightsConfig
-from flap.model.masking import MaskConfig, NoMask
+from flap.model.masking import MaskConfig
 from flap.model.windows import SpecAugment
 
 
@@ -33,10 +33,6 @@ class PretrainConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "PretrainConfig":
-        if isinstance(self.mask, NoMask) and self.views > 1:
-            raise ValueError("views above 1 need a mask, or they are all alike")
-        if isinstance(self.mask, NoMask) and self.reconstruction_weight:
-            raise ValueError("reconstruction needs a mask: there is nothing to reconstruct")
         if self.captions == "none" and not self.reconstruction_weight:
             raise ValueError("without captions only reconstruction is trained: set its weight")
         return self

@@ -10,11 +10,11 @@ _COLUMNS = (
     "step",
     "epoch",
     "loss",
-    "contrastive_loss",  # the two parts of `loss`, empty where there is only one
+    "contrastive_loss",  # the parts of `loss`, empty where not trained
     "reconstruction_loss",
     "learning_rate",
     "logit_scale",
-    "val_loss",
+    "val_loss",  # contrastive, or of reconstruction where that alone is trained
 )
 
 
@@ -36,9 +36,9 @@ class History:
     def add_step(self, *, losses: Losses, **values: float | None) -> None:
         """Append a step; None becomes an empty cell."""
         values["loss"] = losses.total.item()
-        both = losses.contrastive is not None and losses.reconstruction is not None
         for name in ("contrastive", "reconstruction"):
-            values[f"{name}_loss"] = getattr(losses, name).item() if both else None
+            part = getattr(losses, name)
+            values[f"{name}_loss"] = None if part is None else part.item()
         self._rows.append(
             {name: "" if values[name] is None else f"{values[name]:.6g}" for name in _COLUMNS}
         )

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from flap.clips import MelReader
 from flap.errors import UserError
 from flap.model.flap import FlapModel, FlapOutput
-from flap.model.masking import draw_mask
+from flap.model.masking import check_mask, draw_mask
 from flap.model.text_encoder import tokenize
 from flap.model.windows import WindowBatch, middle_windows
 from flap.pretrain.config import PretrainConfig
@@ -53,6 +53,9 @@ class Trainer:
                 f"pretrain.batch {self.config.batch} does not divide among "
                 f"{self.ranks.world_size} ranks; choose a multiple"
             )
+        hides = self.config.views > 1 or self.config.reconstruction_weight > 0
+        grid = self.model.config.encoder.grid
+        check_mask(self.config.mask, grid, "pretrain.mask", must_hide=hides)
         shards = pd.factorize(self.clips["path"])[0]
         # Without captions each clip still is one item of an epoch.
         counts = self.clips["captions"].map(len).clip(lower=1).to_numpy()

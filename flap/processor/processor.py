@@ -26,6 +26,7 @@ from flap.model.text_encoder import tokenize
 from flap.model.windows import middle_windows
 
 Waveform = np.ndarray | Sequence[float]
+_MOST_CHANNELS = 32  # an axis this short is one of channels, not of time
 
 
 class FlapFeatureExtractor(FeatureExtractionMixin):
@@ -48,17 +49,19 @@ class FlapFeatureExtractor(FeatureExtractionMixin):
         self.clip_frames, self.fusion = clip_frames, fusion
 
     def __call__(
-        self, audio: Waveform | Sequence[Waveform], sampling_rate: int, **_: Any
+        self, audio: Waveform | Sequence[Waveform], sampling_rate: int, return_tensors: str = "pt"
     ) -> BatchFeature:
         """`input_features` (B, C, T, F) and `is_longer` (B,) as tensors.
 
         Args:
             audio: one mono waveform or several, full scale = 1, of any rate.
             sampling_rate: of all of them, Hz; another than the front end's is resampled.
+            return_tensors: PyTorch's alone.
 
         Raises:
-            ValueError: a waveform is not mono, not finite, or shorter than a frame.
+            ValueError: a waveform is not mono, not of floats, not finite, or shorter than a frame.
         """
+        _check_tensors(return_tensors)
         config = AudioConfig.model_validate(self.front_end)
         windows = middle_windows(
             (log_mel(_recording(one, sampling_rate, config), config) for one in _batch(audio)),
@@ -70,17 +73,24 @@ class FlapFeatureExtractor(FeatureExtractionMixin):
 
 def _batch(audio: Any) -> list[np.ndarray]:
     several = len(audio) > 0 and np.ndim(audio[0]) > 0
-    return [np.asarray(one, dtype=np.float32) for one in (audio if several else [audio])]
+    return [np.asarray(one) for one in (audio if several else [audio])]
+
+
+def _check_tensors(return_tensors: str) -> None:
+    if return_tensors != "pt":
+        raise ValueError(f"return_tensors is '{return_tensors}': only PyTorch's, 'pt', are made")
 
 
 def _recording(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> Recording:
-    if samples.ndim != 1:
+    if samples.ndim != 1 or len(samples) <= _MOST_CHANNELS:
         raise ValueError(f"a waveform has the shape {samples.shape}: average its channels first")
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"a waveform holds {samples.dtype}: divide it, so that full scale is 1")
     if len(samples) * 1000 < config.frame_ms * rate_hz:
         raise ValueError(f"a waveform of {len(samples)} samples is shorter than one frame")
     if not np.isfinite(samples).all():
         raise ValueError("a waveform holds NaN or infinity")
-    return Recording(samples, rate_hz, channels=1)
+    return Recording(samples.astype(np.float32), rate_hz, channels=1)
 
 
 class FlapProcessor(ProcessorMixin):
@@ -96,11 +106,14 @@ class FlapProcessor(ProcessorMixin):
         text: str | list[str] | None = None,
         audio: Waveform | Sequence[Waveform] | None = None,
         sampling_rate: int | None = None,
-        **_: Any,
+        return_tensors: str = "pt",
     ) -> BatchFeature:
         """Tensors for `FlapModel`: of the captions, padded and cut at the model's length, of the
         waveforms, or of both.
         """
+        _check_tensors(return_tensors)
+        if text is None and audio is None:
+            raise ValueError("nothing to process: give text, audio or both")
         inputs: dict[str, Any] = {}
         if text is not None:
             captions = [text] if isinstance(text, str) else list(text)

@@ -85,7 +85,7 @@ def history_charts(history: pd.DataFrame) -> list[tuple[str, Markup]]:
     numeric = [str(name) for name in history if pd.api.types.is_numeric_dtype(history[name])]
     known = [name for name in numeric if history[name].notna().any()]
     groups: Mapping[str, list[str]] = {
-        "loss": [name for name in known if "loss" in name],
+        "loss": [name for name in known if name.endswith("_loss")],
         "validation": [name for name in known if name.startswith("val_") and "loss" not in name],
         "learning rate": [name for name in known if name == "learning_rate"],
         "logit scale": [name for name in known if name == "logit_scale"],

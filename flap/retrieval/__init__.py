@@ -1,1 +1,1 @@
-"""Stage `retrieval`: a FLAP model and a benchmark → the rank of every query, and scores."""
+"""Stage `retrieval`: a model and a benchmark → the rank of every query, and scores."""

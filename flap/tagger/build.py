@@ -6,6 +6,7 @@ from flap.errors import UserError
 from flap.model.config import EncoderConfig
 from flap.model.device import default_device
 from flap.model.import_weights import ImportReport, import_weights
+from flap.model.masking import check_mask
 from flap.model.tagger import Tagger
 from flap.tagger.config import TaggerConfig
 
@@ -18,6 +19,7 @@ def build(
     Raises:
         UserError: it is not to be trained, and its head is not imported either.
     """
+    check_mask(config.mask, encoder.grid, "tagger.mask", must_hide=False)
     torch.manual_seed(config.seed)
     tagger = Tagger(encoder, n_classes).eval()
     report = import_weights(tagger, config.weights) if config.weights else None
