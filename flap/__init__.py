@@ -17,7 +17,7 @@ torchaudio_on_cpu.install()
 # All load with the first of them, so that all Auto classes know FLAP, but not with every
 # stage's --help: torch and transformers are slow.
 _LAZY = {
-    "FlapConfig": "flap.model.flap",
+    "FlapConfig": "flap.model.flap_config",
     "FlapModel": "flap.model.flap",
     "FlapFeatureExtractor": "flap.processor.processor",
     "FlapProcessor": "flap.processor.processor",

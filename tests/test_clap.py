@@ -12,10 +12,10 @@ import soxr
 import torch
 from conftest import Corpus
 from safetensors.torch import load_file, save_file
+from small_models import TEXT as SMALL_TEXT
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
 
 from flap.errors import UserError
-from flap.model.config import ScratchText
 from flap.model.text_encoder import build_tokenizer
 from flap.retrieval.clap import ClapEmbedder, load_clap
 from flap.retrieval.config import ReleasedClap
@@ -26,16 +26,7 @@ from pipeline import retrieval
 RATE_HZ = 48000
 WINDOW = RATE_HZ  # one second
 LONG = WINDOW * 5 // 2
-TEXT = ScratchText(
-    kind="scratch",
-    vocabulary=300,
-    width=16,
-    depth=1,
-    heads=2,
-    dropout=0.0,
-    pooling="pooler",
-    max_tokens=200,  # the cut is the embedder's, not the tokenizer's
-)
+TEXT = SMALL_TEXT.model_copy(update={"max_tokens": 200})  # the cut is the embedder's
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoModel
 from flap import FlapConfig, FlapModel
 from flap.errors import UserError
 from flap.model.config import EncoderConfig
-from flap.model.flap import build_flap, load_flap
+from flap.model.flap import build_flap
 from flap.model.loss import contrastive_loss
 from flap.model.masking import mask_2d
+from flap.model.saved import load_flap
 from flap.model.tagger import load_tagger
 from flap.model.text_encoder import build_tokenizer, tokenize
 from flap.model.transformer import sincos_positions

@@ -20,8 +20,8 @@ from flap.config import load_section
 from flap.errors import UserError
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import WeightsConfig
-from flap.model.flap import load_flap
 from flap.model.import_weights import import_weights
+from flap.model.saved import load_flap
 from flap.model.tagger import Tagger, save_tagger
 from flap.pretrain.config import PretrainConfig
 from flap.pretrain.pairs import training_clips

@@ -9,69 +9,24 @@ this module registers FLAP with the Auto classes.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModel, PreTrainedModel
 from transformers.initialization import copy_
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput
 
-from flap.errors import UserError
 from flap.model.audio_decoder import AudioDecoder
 from flap.model.audio_encoder import AudioEncoder, pool
 from flap.model.config import DecoderConfig, EncoderConfig, ModelConfig
+from flap.model.flap_config import FlapConfig
 from flap.model.fusion import FusedPatchEmbedding
 from flap.model.loss import contrastive_loss
 from flap.model.text_encoder import build_text_encoder, encoder_of, pool_text
 from flap.model.transformer import initialise, sincos_positions
-
-_WEIGHTS = "model.safetensors"
-
-
-class FlapConfig(PreTrainedConfig):
-    """What `config.json` of a model folder says.
-
-    Args:
-        audio_config: values of `EncoderConfig`, section `encoder` of params.yaml.
-        text_config: configuration of the text encoder, of any transformers model type.
-        decoder_config: values of `DecoderConfig`; None where there is no decoder.
-        fusion: whether windows have LS-CLAP's four channels.
-    """
-
-    model_type = "flap"
-    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
-    has_no_defaults_at_init = True  # params.yaml is the owner of values
-
-    audio_config: dict[str, Any]
-    text_config: dict[str, Any] | PreTrainedConfig
-    text_pooling: str
-    max_text_tokens: int
-    fusion: bool
-    decoder_config: dict[str, Any] | None
-    projection_dim: int
-    initial_temperature: float
-    max_logit_scale: float
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        if isinstance(self.text_config, dict):
-            self.text_config = AutoConfig.for_model(**self.text_config)
-        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
-
-    @property
-    def encoder(self) -> EncoderConfig:
-        """Sizes, window and normalisation of the audio side, checked."""
-        return EncoderConfig.model_validate(self.audio_config)
 
 
 @dataclass
@@ -220,7 +175,6 @@ def _head(width_in: int, width_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU(), nn.Linear(width_out, width_out))
 
 
-AutoConfig.register(FlapConfig.model_type, FlapConfig)
 AutoModel.register(FlapConfig, FlapModel)
 
 
@@ -242,27 +196,3 @@ def build_flap(encoder: EncoderConfig, model: ModelConfig, *, with_decoder: bool
         max_logit_scale=model.max_logit_scale,
     )
     return FlapModel(config, text_encoder)
-
-
-@dataclass(frozen=True)
-class SavedFlap:
-    model: FlapModel
-    tokenizer: PreTrainedTokenizerBase
-
-
-def load_flap(folder: Path) -> SavedFlap:
-    """Model and tokenizer of a folder that `pretrain` made, for evaluation and from disk alone.
-
-    Raises:
-        UserError: the folder is not such a model, or its weights are not complete.
-    """
-    if not (folder / _WEIGHTS).exists():
-        raise UserError(f"{folder}: no FLAP model here ({_WEIGHTS} is missing); run `dvc repro`")
-    loaded: Any = FlapModel.from_pretrained(
-        folder, decoder_config=None, local_files_only=True, output_loading_info=True
-    )
-    model, report = loaded
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise UserError(f"{folder}: weights are missing ({missing}, …); run `dvc repro`")
-    return SavedFlap(model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True))

@@ -16,15 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from flap.clips import MelReader
 from flap.errors import UserError
 from flap.model.flap import FlapModel, FlapOutput
 from flap.model.masking import check_mask, draw_mask
-from flap.model.text_encoder import tokenize
-from flap.model.windows import WindowBatch, middle_windows
 from flap.pretrain.config import PretrainConfig
 from flap.pretrain.history import History
+from flap.pretrain.inputs import ModelInputs
 from flap.pretrain.objective import Losses, losses
+from flap.pretrain.validation import validation_loss
 from flap.training.batches import Batch, WindowDraw, read_batches
 from flap.training.checkpoint import load_checkpoint, save_checkpoint
 from flap.training.distributed import Ranks
@@ -33,7 +32,6 @@ from flap.training.schedule import set_learning_rate
 from flap.training.seeds import seed_of
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
-_VALIDATION_BATCH = 100  # pairs contrasted with each other; fixed, so that losses compare
 
 
 @dataclass
@@ -67,6 +65,7 @@ class Trainer:
                 f"{self.config.batch}; lower pretrain.batch or raise pretrain.epochs"
             )
         self._prepare_model()
+        self.inputs = ModelInputs(self.tokenizer, self.model.config, self.ranks.device)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=self.config.learning_rate,
@@ -116,7 +115,7 @@ class Trainer:
                 losses=found,
                 learning_rate=self.optimizer.param_groups[0]["lr"],
                 logit_scale=self.model.logit_scale.exp().item(),
-                val_loss=self.validation_loss() if evaluate else None,
+                val_loss=self._validation_loss() if evaluate else None,
             )
             if last or (step + 1) % self.config.checkpoint_every == 0:
                 history.flush()
@@ -163,7 +162,7 @@ class Trainer:
         )
         captions = self._captions(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            output = towers(**self._inputs(batch.windows, captions, self._masks(step)))
+            output = towers(**self.inputs.of(batch.windows, captions, self._masks(step)))
         found = losses(output, config.reconstruction_weight)
         found.check_finite(step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -177,17 +176,6 @@ class Trainer:
             return []
         return [self.clips["captions"][pair.clip][pair.caption] for pair in batch.pairs]
 
-    def _inputs(
-        self, windows: WindowBatch, captions: list[str], keep_BK: torch.Tensor | None
-    ) -> dict[str, torch.Tensor]:
-        """What the model is called with, on its device; no captions, no text."""
-        inputs = {"input_features": windows.mel_BCTF, "is_longer": windows.longer_B}
-        if captions:
-            inputs |= tokenize(self.tokenizer, captions, self.model.config.max_text_tokens)
-        if keep_BK is not None:
-            inputs["keep"] = keep_BK
-        return {name: tensor.to(self.ranks.device) for name, tensor in inputs.items()}
-
     def _masks(self, step: int) -> torch.Tensor | None:
         """This rank's share of the masks of global batch `step`, view after view."""
         config = self.config
@@ -199,30 +187,6 @@ class Trainer:
         share_VBK = keep_GK.unflatten(0, (config.views, -1)).chunk(self.ranks.world_size, dim=1)
         return share_VBK[self.ranks.rank].flatten(0, 1)
 
-    @torch.no_grad()
-    def validation_loss(self) -> float:
-        """Mean loss over whole batches of validation clips: contrast with their first captions,
-        unmasked; without captions reconstruction, under masks that are the same each time.
-
-        A smaller last batch would be an easier one, so it is left out where there are others.
-        """
-        self.model.eval()  # type: ignore[no-untyped-call]
-        encoder, reader, found = self.model.config.encoder, MelReader(cached_row_groups=1), []
-        whole = max(1, len(self.validation) // _VALIDATION_BATCH) * _VALIDATION_BATCH
-        for start in range(0, min(whole, len(self.validation)), _VALIDATION_BATCH):
-            part = self.validation.iloc[start : start + _VALIDATION_BATCH]
-            windows = middle_windows(
-                reader.read_all(part), encoder.clip_frames, self.model.config.fusion
-            )
-            if self.config.captions == "none":
-                generator = torch.Generator().manual_seed(start)
-                keep_BK = draw_mask(self.config.mask, encoder.grid, len(part), generator)
-                output = self.model(**self._inputs(windows, [], keep_BK))
-                assert output.reconstruction_loss is not None
-                found.append(output.reconstruction_loss.item())
-            else:
-                captions = [captions[0] for captions in part["captions"]]
-                inputs = self._inputs(windows, captions, None)
-                found.append(self.model(**inputs, return_loss=True).loss.item())
-        self.model.train()
-        return sum(found) / len(found)
+    def _validation_loss(self) -> float:
+        mask = self.config.mask if self.config.captions == "none" else None
+        return validation_loss(self.model, self.inputs, self.validation, mask)

@@ -21,7 +21,8 @@ from transformers import (
 from flap.audio.config import AudioConfig
 from flap.audio.decode import Recording
 from flap.audio.fbank import log_mel
-from flap.model.flap import FlapConfig, FlapModel
+from flap.model.flap import FlapModel
+from flap.model.flap_config import FlapConfig
 from flap.model.text_encoder import tokenize
 from flap.model.windows import middle_windows
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flap.model.device import default_device
-from flap.model.flap import load_flap
+from flap.model.saved import load_flap
 from flap.retrieval.clap import ClapEmbedder, load_clap
 from flap.retrieval.config import ReleasedClap, ScoredModel
 from flap.retrieval.embed import Embedder, FlapEmbedder, embed_captions, embed_clips

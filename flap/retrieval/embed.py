@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from flap.clips import MelReader
-from flap.model.flap import SavedFlap
+from flap.model.saved import SavedFlap
 from flap.model.text_encoder import tokenize
 from flap.model.windows import middle_windows
 

@@ -1,0 +1,28 @@
+"""Windows, captions and masks → the keyword arguments of `FlapModel`, on its device."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from flap.model.flap_config import FlapConfig
+from flap.model.text_encoder import tokenize
+from flap.model.windows import WindowBatch
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    tokenizer: PreTrainedTokenizerBase
+    config: FlapConfig
+    device: torch.device
+
+    def of(
+        self, windows: WindowBatch, captions: list[str], keep_BK: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """No captions, no text: then the model embeds sound alone."""
+        inputs = {"input_features": windows.mel_BCTF, "is_longer": windows.longer_B}
+        if captions:
+            inputs |= tokenize(self.tokenizer, captions, self.config.max_text_tokens)
+        if keep_BK is not None:
+            inputs["keep"] = keep_BK
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
