@@ -1,6 +1,6 @@
 """The audio encoder, forward and backward: masked against unmasked, and against AST.
 
-    python -m benchmarks.encoder [--depth 12] [--batch 2] [--seconds 40]
+    python -m benchmarks.encoder [--depth 12] [--batch 2] [--seconds 45]
 
 Blocks of ViT-B/16 on 10 s (512 tokens); by default fewer of them than ViT-B's 12, since all
 are alike. Keys of `ratios`, each a time over another's, with what is expected of them:
@@ -27,7 +27,7 @@ from flap.model.masking import mask_2d
 def main(
     depth: Annotated[int, typer.Option(help="blocks; ViT-B has 12")] = 2,
     batch: Annotated[int, typer.Option(help="clips of 10 s")] = 4,
-    seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 40,
+    seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 45,
 ) -> None:
     """Time the audio encoder beside transformers' AST."""
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """Timing of alternatives in turn, so that whatever else the machine does hits all of them."""
 
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -14,17 +15,20 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of each call of each alternative, round by round, after one untimed round.
 
-    Rounds go on until `seconds` are spent, and at least `least_rounds` times.
+    Rounds go on until `seconds` are spent, and at least `least_rounds` times. The order is drawn
+    anew for each: memory that one call gave back is paid for by the call that comes next.
     """
     taken: dict[str, list[float]] = {name: [] for name in alternatives}
     for call in tqdm(alternatives.values(), "warm up", leave=False):
         call()
     end = time.perf_counter() + seconds
+    order, draw = list(alternatives), random.Random(0)
     rounds = tqdm(desc="rounds", leave=False)
     while time.perf_counter() < end or rounds.n < least_rounds:
-        for name, call in alternatives.items():
+        draw.shuffle(order)
+        for name in order:
             start = time.perf_counter()
-            call()
+            alternatives[name]()
             taken[name].append(time.perf_counter() - start)
         rounds.update()
     rounds.close()
