@@ -1,4 +1,4 @@
-"""The one exception for what a user can cause and mend."""
+"""The one exception for what a user can cause and mend, and others' words within it."""
 
 
 class UserError(Exception):
@@ -7,3 +7,8 @@ class UserError(Exception):
     `pipeline.stage.run` prints it without a traceback and exits 1. What only we can break
     is an `assert`.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, short enough to stand in a message; its type if it is mute."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

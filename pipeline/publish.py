@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flap.errors import UserError
+from flap.errors import UserError, first_line
 from pipeline.stage import run
 
 CARD = "README.md"
@@ -75,15 +75,15 @@ def upload(folder: Path, repository: str, private: bool) -> str:
             repo_id=address.repo_id, folder_path=folder, commit_message="FLAP and its card"
         )
     except HFValidationError as error:
-        raise UserError(f"{repository}: not owner/name: {_first_line(error)}") from None
+        raise UserError(f"{repository}: not owner/name: {first_line(error)}") from None
     except HfHubHTTPError as error:
         raise UserError(
-            f"{repository}: the hub refuses it ({_first_line(error)}); the token must be one "
+            f"{repository}: the hub refuses it ({first_line(error)}); the token must be one "
             "that may write there, `hf auth whoami` says whose it is"
         ) from error
     except (ConnectionError, httpx.HTTPError) as error:  # offline mode is a ConnectionError
         raise UserError(
-            f"the hub cannot be reached ({_first_line(error)}); run again later, or write what "
+            f"the hub cannot be reached ({first_line(error)}); run again later, or write what "
             "would be sent by --folder DIR and send it from elsewhere by `hf upload`"
         ) from error
     return str(address)
@@ -99,10 +99,6 @@ def _check_inputs(model: Path, card: Path) -> None:
 def _check_target(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not an empty folder; name another")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

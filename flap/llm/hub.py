@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from flap.errors import UserError
+from flap.errors import UserError, first_line
 from flap.llm.config import LlmConfig
 
 # Weights as safetensors only: pickled ones can run code when they are loaded.
@@ -51,7 +51,7 @@ def download(config: LlmConfig, folder: Path) -> None:
         raise UserError(f"llm.source: the hub has no repository {config.source}") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"the hub cannot be reached for {wanted} ({_first_line(error)}); copy the checkpoint "
+            f"the hub cannot be reached for {wanted} ({first_line(error)}); copy the checkpoint "
             "to a directory here, and set llm.kind: local and llm.source to that directory"
         ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
@@ -67,7 +67,3 @@ def copy_directory(config: LlmConfig, folder: Path) -> None:
         if not path.is_file() or path.suffix in unwanted:
             continue
         shutil.copyfile(path, folder / path.name)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -21,7 +21,7 @@ class AudioDecoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, encoder: EncoderConfig) -> None:
         super().__init__()
-        self.config, self.patch = config, encoder.patch
+        self.config, self.patch, self.grid = config, encoder.patch, encoder.grid
         self.embed = nn.Linear(encoder.width, config.width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.width))
         self.register_buffer("pos_embed", sincos_positions(encoder.grid, config.width))

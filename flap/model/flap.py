@@ -156,13 +156,12 @@ class FlapModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """The start of whatever of ours a checkpoint lacks; what it brought is left alone."""
         initialise(module)
-        encoder = self.config.encoder
         if isinstance(module, AudioEncoder):
             module.initialise_cls()
-            copy_(module.pos_embed, sincos_positions(encoder.grid, encoder.width))
+            copy_(module.pos_embed, sincos_positions(module.config.grid, module.config.width))
         elif isinstance(module, AudioDecoder):
             module.initialise_mask_token()
-            copy_(module.pos_embed, sincos_positions(encoder.grid, module.config.width))
+            copy_(module.pos_embed, sincos_positions(module.grid, module.config.width))
         elif module is self:
             nn.init.constant_(self.logit_scale, math.log(1 / self.config.initial_temperature))
 

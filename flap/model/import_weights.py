@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from flap.errors import UserError
+from flap.errors import UserError, first_line
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import EncoderConfig, WeightsConfig
 from flap.model.tagger import Tagger
@@ -155,10 +155,9 @@ def _download(repository: str, revision: str | None) -> Path:
 
 
 def _no_download(repository: str, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return UserError(
         f"{_HUB}{repository}: the hub did not give it; download its {' or '.join(_HUB_FILES)} "
-        f"and name that file ({reason})"
+        f"and name that file ({first_line(error)})"
     )
 
 

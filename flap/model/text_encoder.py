@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from flap.errors import UserError
+from flap.errors import UserError, first_line
 from flap.model.config import PretrainedText, TextConfig
 
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -122,7 +122,7 @@ def _load(load: Callable[..., Any], name: str, **options: Any) -> Any:
     except OSError as error:
         raise UserError(
             f"model.text.source: '{name}' is no folder here and the hub did not give it; "
-            f"copy the checkpoint to a folder and name that ({str(error).splitlines()[0]})"
+            f"copy the checkpoint to a folder and name that ({first_line(error)})"
         ) from error
 
 

@@ -12,16 +12,29 @@ from flap.training.distributed import gather_rows, mean_over_ranks
 
 @dataclass(frozen=True)
 class Losses:
-    """To be minimised by this rank; a part is None where it is not trained."""
+    """Equations 1 and 2; a part is None where it is not trained."""
 
-    total: torch.Tensor
-    contrastive: torch.Tensor | None
-    reconstruction: torch.Tensor | None
+    contrastive: torch.Tensor | None  # of the global batch on every rank
+    reconstruction: torch.Tensor | None  # of this rank's clips
+    reconstruction_weight: float
+
+    @property
+    def total(self) -> torch.Tensor:
+        """What this rank minimises."""
+        if self.reconstruction is None:
+            assert self.contrastive is not None
+            return self.contrastive
+        weighted = self.reconstruction_weight * self.reconstruction
+        return weighted if self.contrastive is None else self.contrastive + weighted
 
     def over_ranks(self) -> "Losses":
         """The losses of the global batch, the same on every rank, without gradients."""
-        parts = (self.total, self.contrastive, self.reconstruction)
-        return Losses(*(None if part is None else mean_over_ranks(part) for part in parts))  # type: ignore[arg-type]
+        contrastive, reconstruction = self.contrastive, self.reconstruction
+        return Losses(
+            None if contrastive is None else contrastive.detach(),
+            None if reconstruction is None else mean_over_ranks(reconstruction),
+            self.reconstruction_weight,
+        )
 
     def check_finite(self, step: int) -> None:
         if not torch.isfinite(self.total):
@@ -36,7 +49,7 @@ def losses(output: FlapOutput, reconstruction_weight: float) -> Losses:
     Each rank's reconstruction is a mean over equally many patches, so DDP's mean over ranks
     makes it that of the global batch.
     """
-    contrastive, reconstruction = None, output.reconstruction_loss
+    contrastive = None
     if output.text_embeds is not None:
         audio_E, text_BE = output.audio_embeds, output.text_embeds
         assert audio_E is not None and output.logit_scale is not None
@@ -45,12 +58,7 @@ def losses(output: FlapOutput, reconstruction_weight: float) -> Losses:
             gather_rows(text_BE.float()),
             output.logit_scale,
         )
-    if reconstruction is None:
-        assert contrastive is not None
-        return Losses(contrastive, contrastive, None)
-    weighted = reconstruction_weight * reconstruction
-    total = weighted if contrastive is None else contrastive + weighted
-    return Losses(total, contrastive, reconstruction)
+    return Losses(contrastive, output.reconstruction_loss, reconstruction_weight)
 
 
 def _gather_views(audio_BE: torch.Tensor, views: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from transformers import ClapModel, ClapProcessor
 
 from flap.audio.decode import Rejected, decode
-from flap.errors import UserError
+from flap.errors import UserError, first_line
 from flap.model.text_encoder import tokenize
 from flap.retrieval.config import ReleasedClap
 
@@ -117,10 +117,9 @@ def load_clap(benchmark: str, chosen: ReleasedClap) -> SavedClap:
             chosen.source, revision=chosen.revision, trust_remote_code=False
         )
     except Exception as error:  # a broken or foreign folder may fail in any way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{key}: {_failure(chosen)}; name a directory with a ClapModel as safetensors and its "
-            f"processor, or a hub name and revision that the hub can give ({reason})"
+            f"processor, or a hub name and revision that the hub can give ({first_line(error)})"
         ) from error
     model, report = loaded
     if report["missing_keys"]:
