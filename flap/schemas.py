@@ -70,32 +70,41 @@ def provenance(schema: pa.Schema) -> dict[str, Any]:
 
 CLIPS = TableSpec(
     "CLIPS",
-    1,
+    2,
     (
         _column("clip_id", _TEXT, "unique over all datasets: <dataset>/<name>"),
         _column("dataset", _TEXT, "key in params.yaml, section datasets"),
         _column("split", _TEXT, "train, val or test"),
-        _column("uri", _TEXT, "path of the recording, from the project's root"),
-        _column("captions", _TEXTS, "captions as the corpus gives them, at least one"),
+        _column(
+            "uri", _TEXT, "file that holds the recording: path from the project's root, or URL"
+        ),
+        _column("offset", pa.int64(), "first byte in a tar, null: the whole file", nullable=True),
+        _column("n_bytes", pa.int64(), "bytes from offset on", nullable=True),
+        _column("captions", _TEXTS, "captions as the corpus gives them, may be empty"),
         _column("labels", _TEXTS, "labels as the corpus gives them, may be empty"),
         _column("duration_s", pa.float64(), "seconds, if the corpus says", nullable=True),
         _column("licence", _TEXT, "licence of the recording, '' if unknown"),
         _column("source", _TEXT, "where the corpus has the recording from, '' if unknown"),
+        _column("origin", _TEXT, "freesound:<id> or youtube:<id>, '' if unknown"),
     ),
 )
 
 MELS = TableSpec(
     "MELS",
-    1,
+    2,
     (
         _column("clip_id", _TEXT, "as in CLIPS"),
         _column("n_frames", pa.int32(), "rows of the log-mel"),
         _column("mel", pa.binary(), "fp16 log-mel, n_frames x n_mels, row-major; see mel_array"),
-        _column("duration_s", pa.float64(), "seconds decoded, before the cap"),
+        _column("duration_s", pa.float64(), "seconds of the whole recording, before the cap"),
         _column("source_rate_hz", pa.int32(), "sample rate of the recording, Hz"),
         _column("channels", pa.int32(), "channels of the recording"),
         _column("peak", pa.float32(), "largest absolute sample after downmix, 1 = full scale"),
+        _column("loudness_lufs", pa.float32(), "ITU-R BS.1770, null below 0.4 s", nullable=True),
+        _column("silence", pa.float32(), "share of frames with an RMS below -60 dBFS, 0..1"),
+        _column("clipping", pa.float32(), "share of samples at full scale in any channel, 0..1"),
         _column("sha256", _TEXT, "of the recording's bytes"),
+        _column("mel_sha256", _TEXT, "of the column mel: equal for equal samples in any container"),
     ),
 )
 
@@ -116,12 +125,14 @@ REJECT_REASONS = frozenset(
         "unreadable",  # no decoder takes it, or it breaks half-way
         "empty",  # no samples
         "too_short",  # less than audio.min_seconds
+        "too_large",  # more than audio.max_megabytes
         "non_finite",  # NaN or infinity among the samples
         "silent",  # peak below audio.min_peak
-        "no_caption",  # the corpus row has none
+        "no_caption",  # the corpus row has none, and its dataset asks for some
         "bad_split",  # the corpus row names a split that is none
         "duplicate",  # the corpus names the recording twice
-        "outside",  # the path leaves the corpus folder
+        "outside",  # the path leaves the corpus folder or its archive
+        "blacklisted",  # on the corpus's own list of clips to leave out
     }
 )
 
@@ -175,6 +186,10 @@ def mel_bytes(mel_TF: np.ndarray) -> bytes:
     return np.ascontiguousarray(mel_TF, dtype="<f2").tobytes()
 
 
-def mel_array(mel: bytes, n_frames: int) -> np.ndarray:
-    """The column `mel` of one row as a read-only fp16 array (frames, mel bins), no copy."""
+def mel_array(mel: bytes | pa.Buffer, n_frames: int) -> np.ndarray:
+    """The column `mel` of one row as a read-only fp16 array (frames, mel bins), no copy.
+
+        rows = pandas.read_parquet("data/audio/demo")
+        mel_TF = mel_array(rows.mel[0], rows.n_frames[0]).astype("float32")
+    """
     return np.frombuffer(mel, dtype="<f2").reshape(n_frames, -1)

@@ -6,7 +6,8 @@ from flap.audio.config import AudioConfig
 from flap.audio.extract import extract_shard
 from flap.config import load_section
 from flap.errors import UserError
-from flap.shards import REJECTS_FOLDER, Work, count_rows, fingerprint, run_shards, shard_paths
+from flap.shards import REJECTS_FOLDER, count_rows, shard_paths
+from flap.work import Work, fingerprint, run_shards
 from pipeline.stage import PARAMS, PathOption, print_counts, run
 
 

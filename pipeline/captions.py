@@ -24,7 +24,8 @@ from flap.config import load_section
 from flap.errors import UserError
 from flap.llm.checkpoint import Manifest, read_manifest
 from flap.schemas import CAPTIONS
-from flap.shards import Work, count_rows, fingerprint, read_folder, shard_paths
+from flap.shards import count_rows, read_folder, shard_paths
+from flap.work import Work, fingerprint
 from pipeline import stage
 
 _MAX_FAILED_SHARE = 0.05  # above it the server is ill, not the question

@@ -8,7 +8,7 @@ import typer
 from flap.config import load_section
 from flap.llm.checkpoint import MANIFEST, write_manifest
 from flap.llm.config import LlmConfig
-from flap.shards import Work, fingerprint
+from flap.work import Work, fingerprint
 from pipeline import stage
 
 

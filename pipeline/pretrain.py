@@ -7,8 +7,9 @@ from flap.config import load_section
 from flap.errors import UserError
 from flap.model.config import EncoderConfig, ModelConfig, WeightsConfig
 from flap.pretrain.config import PretrainConfig
-from flap.shards import Work, fingerprint, shard_paths
+from flap.shards import shard_paths
 from flap.sources.config import DatasetsConfig
+from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run
 
 

@@ -10,9 +10,10 @@ from flap.model.config import EncoderConfig, ModelConfig
 from flap.pretrain.config import PretrainConfig
 from flap.report.config import ReportConfig
 from flap.retrieval.config import BenchmarkConfig, BenchmarksConfig
-from flap.shards import Work, atomic_path, fingerprint
+from flap.shards import atomic_path
 from flap.sources.config import DatasetsConfig
 from flap.tagger.config import TaggerConfig
+from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run
 
 

@@ -8,7 +8,8 @@ from flap.config import load_section
 from flap.errors import UserError
 from flap.retrieval.config import BenchmarksConfig, RetrievalConfig
 from flap.schemas import CLIPS, RANKS
-from flap.shards import Work, fingerprint, read_folder, shard_name, shard_paths, write_rows
+from flap.shards import read_folder, shard_name, shard_paths, write_rows
+from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
 

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from flap import audioset
 from flap.config import load_section
 from flap.errors import UserError
-from flap.shards import Work, count_rows, fingerprint, run_shards
-from flap.sources.config import DatasetsConfig, DemoDataset, FolderDataset, SourcesConfig
+from flap.shards import count_rows
+from flap.sources.adapters import read_corpus
+from flap.sources.config import CorpusDataset, DatasetsConfig, DemoDataset, SourcesConfig
+from flap.sources.corpus import Intake, write_corpus
 from flap.sources.demo import DemoShards
-from flap.sources.folder import captions_file, read_corpus, write_corpus
+from flap.work import Work, fingerprint, run_shards
 from pipeline.stage import PARAMS, print_counts, run
 
 
@@ -28,7 +29,7 @@ def main(
     if isinstance(entry, DemoDataset):
         _make_demo(dataset, entry, sources, out)
     else:
-        _read_folder(dataset, entry, sources, out)
+        _read_corpus(dataset, entry, sources, out)
 
 
 def _make_demo(dataset: str, entry: DemoDataset, sources: SourcesConfig, out: Path) -> None:
@@ -40,13 +41,11 @@ def _make_demo(dataset: str, entry: DemoDataset, sources: SourcesConfig, out: Pa
     work.publish()
 
 
-def _read_folder(dataset: str, entry: FolderDataset, sources: SourcesConfig, out: Path) -> None:
-    corpus = read_corpus(dataset, entry)
+def _read_corpus(dataset: str, entry: CorpusDataset, sources: SourcesConfig, out: Path) -> None:
+    work = Work.open(out, fingerprint([], entry, sources, dataset=dataset))
+    corpus = read_corpus(dataset, entry, Intake(work.folder, out))
     for note in corpus.notes:
         typer.echo(f"sources: {note}")
-    inputs = [captions_file(Path(entry.path)), audioset.LABELS_FILE, audioset.ALIASES_FILE]
-    found = [row["clip_id"] for row in corpus.clips]  # a recording may come or go, the CSV stay
-    work = Work.open(out, fingerprint(inputs, entry, sources, dataset=dataset, clips=found))
     write_corpus(corpus, entry, sources.shard_clips, work.folder)
     print_counts("sources", corpus.n_rows, count_rows(work.folder), len(corpus.rejects))
     work.publish()

@@ -4,9 +4,10 @@ from flap.audioset import display_names
 from flap.config import load_section
 from flap.errors import UserError
 from flap.model.config import EncoderConfig
-from flap.shards import Work, fingerprint, shard_paths
+from flap.shards import shard_paths
 from flap.sources.config import DatasetsConfig
 from flap.tagger.config import TaggerConfig
+from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
 

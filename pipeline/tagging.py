@@ -3,8 +3,9 @@
 from functools import partial
 
 from flap.config import load_section
-from flap.shards import Work, count_rows, fingerprint, run_shards, shard_paths
+from flap.shards import count_rows, shard_paths
 from flap.tagging.config import TaggingConfig
+from flap.work import Work, fingerprint, run_shards
 from pipeline.stage import PARAMS, PathOption, print_counts, run
 
 

@@ -19,6 +19,7 @@ FRONT_END = {
     "max_seconds": 60.0,
     "min_seconds": 0.1,
     "min_peak": 1e-4,
+    "max_megabytes": 200.0,
 }
 SPLITS = ("train", "train", "train", "val", "test")
 

@@ -22,7 +22,17 @@ STAGES: dict[str, Any] = {name: stage.get("do", stage) for name, stage in GRAPH[
 PARAMS = ROOT / "params.yaml"
 PAPER = ROOT / "params.paper.yaml"
 
-CORE = {"audioset", "clips", "config", "errors", "schemas", "shards", "torchaudio_on_cpu"}
+CORE = {
+    "audioset",
+    "clips",
+    "config",
+    "errors",
+    "executor",
+    "schemas",
+    "shards",
+    "torchaudio_on_cpu",
+    "work",
+}
 MAY_IMPORT = {  # package → packages beside the core
     "sources": set(),
     "audio": set(),

@@ -13,7 +13,6 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor
 
 from flap import FlapFeatureExtractor, FlapProcessor
 from flap.audio.config import AudioConfig
-from flap.audio.decode import Recording
 from flap.audio.fbank import log_mel
 from flap.model.flap import build_flap
 from flap.model.text_encoder import build_tokenizer, tokenize
@@ -40,7 +39,7 @@ def test_windows_are_those_of_the_stage_audio(processor: FlapProcessor) -> None:
     found = processor(audio=clips, sampling_rate=RATE_HZ)
     config = AudioConfig.model_validate(FRONT_END)
     expected = middle_windows(
-        [log_mel(Recording(clip, RATE_HZ, 1), config) for clip in clips], 64, fusion=True
+        [log_mel(clip, config) for clip in clips], 64, fusion=True
     )
     assert torch.equal(found["input_features"], expected.mel_BCTF)
     assert found["is_longer"].tolist() == [False, True]

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flap.config import Section
 from flap.errors import UserError
 from flap.schemas import CLIPS, MELS, REJECTS, TAGS, mel_array, mel_bytes, provenance
 from flap.shards import (
-    Work,
     atomic_path,
-    count_rows,
-    fingerprint,
     read_folder,
     read_table,
-    run_shards,
     shard_paths,
     write_rejects,
     write_rows,
 )
 
 REJECT = {"clip_id": "a", "stage": "audio", "reason": "empty", "detail": ""}
-
-
-class Settings(Section):
-    size: int
 
 
 def tags(clip_id: str) -> dict[str, object]:
@@ -110,51 +100,10 @@ def test_full_disk_names_the_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not list(tmp_path.iterdir())
 
 
-def copy_shard(source: Path, target: Path, log: Path) -> None:
-    (log / f"{source.name}.{len(list(log.iterdir()))}").touch()
-    write_rows(target, read_table(source, TAGS).to_pylist(), TAGS, {})
-
-
-def test_run_resumes_and_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLAP_JOBS", "1")
-    data, log = tmp_path / "data", tmp_path / "log"
-    log.mkdir()
-    for i in range(3):
-        write_rows(data / "in" / "x" / f"shard-0000{i}.parquet", [tags(str(i))], TAGS, {})
-    shards = shard_paths(data / "in" / "x")
-    identity = fingerprint(shards, Settings(size=1))
-    work = Work.open(data / "out" / "x", identity)
-    copy_shard(shards[1], work.folder / shards[1].name, log)
-    run_shards(partial(copy_shard, log=log), shards, work, "copy")
-    assert sorted(p.name.rsplit(".", 1)[0] for p in log.iterdir()) == [s.name for s in shards]
-    work.publish()
-    assert count_rows(data / "out" / "x") == 3
-    assert read_folder(data / "out" / "x", TAGS)["clip_id"].tolist() == ["0", "1", "2"]
-    assert not (data / ".work" / "out" / "x").exists()
-
-
 def test_side_tables_are_invisible_to_parquet_readers(tmp_path: Path) -> None:
     write_rows(tmp_path / "shard-00000.parquet", [tags("a")], TAGS, {})
     write_rejects(tmp_path / "_rejects" / "shard-00000.parquet", [REJECT], {})
     assert pd.read_parquet(tmp_path)["clip_id"].tolist() == ["a"]
-
-
-def test_second_run_of_a_live_stage_is_refused(tmp_path: Path) -> None:
-    first = Work.open(tmp_path / "data" / "out" / "x", "f")
-    with pytest.raises(UserError, match="another run of this stage is still at work"):
-        Work.open(tmp_path / "data" / "out" / "x", "f")
-    del first
-    Work.open(tmp_path / "data" / "out" / "x", "f")
-
-
-def test_fingerprint_follows_parameters_and_inputs(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_text("1")
-    first = fingerprint([path], Settings(size=1))
-    assert fingerprint([path], Settings(size=1)) == first
-    assert fingerprint([path], Settings(size=2)) != first
-    path.write_text("12")
-    assert fingerprint([path], Settings(size=1)) != first
 
 
 def test_folder_without_shards_says_what_to_run(tmp_path: Path) -> None:
@@ -162,13 +111,3 @@ def test_folder_without_shards_says_what_to_run(tmp_path: Path) -> None:
         shard_paths(tmp_path)
     with pytest.raises(UserError, match="dvc repro"):
         read_folder(tmp_path, CLIPS)
-
-
-def test_what_a_killed_run_left_half_written_is_not_published(tmp_path: Path) -> None:
-    work = Work.open(tmp_path / "data" / "out" / "x", "f")
-    write_rows(work.folder / "shard-00000.parquet", [tags("a")], TAGS, {})
-    (work.folder / ".shard-00001.parquet.123.tmp").write_bytes(b"half")
-    del work
-    again = Work.open(tmp_path / "data" / "out" / "x", "f")
-    again.publish()
-    assert [path.name for path in again.out.iterdir()] == ["shard-00000.parquet"]

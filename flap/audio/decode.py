@@ -1,81 +1,84 @@
-"""A recording's bytes → mono float32 samples at the recording's own rate.
+"""A recording's bytes → mono float32 samples at the recording's own rate, up to a cap.
 
-soundfile reads WAV, FLAC, Ogg and MP3; PyAV takes what soundfile does not know (m4a, webm,
-mp4, opus in odd containers, the sound of a video).
+soundfile reads WAV, FLAC, Ogg and MP3, whatever the file is called; PyAV takes what soundfile
+does not know (`flap.audio.decode_av`).
 """
 
 from dataclasses import dataclass
 from io import BytesIO
 
-import av
 import numpy as np
 import soundfile
 
-from flap.schemas import REJECT_REASONS
+from flap.audio.blocks import MonoBlocks
+from flap.audio.decode_av import decode_av
+from flap.audio.rejected import Rejected
+from flap.audio.truncation import check_whole
+from flap.errors import first_line
 
-
-class Rejected(Exception):
-    """The recording cannot be used; becomes a row of REJECTS."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        assert reason in REJECT_REASONS
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+_BLOCK_SAMPLES = 1 << 20  # 4 MB
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile's count where the header gives none is the largest of int64
 
 
 @dataclass(frozen=True)
 class Recording:
     """Mono samples, full scale = 1, with what the file said of itself."""
 
-    samples: np.ndarray  # (n,) float32
+    samples: np.ndarray  # (n,) float32, up to the cap
     rate_hz: int
     channels: int
+    duration_s: float  # of the whole recording
+    clipping: float  # share of samples at full scale in any channel, 0..1
 
 
-def decode(data: bytes) -> Recording:
-    """Decode a whole recording and average its channels.
+def decode(data: bytes, max_seconds: float) -> Recording:
+    """Decode the first `max_seconds` of a recording and average its channels.
+
+    Memory is bounded by the samples of that length in one channel or two, however many there
+    are. A recording that ends before its header says is refused, one longer than the cap is not.
 
     Raises:
         Rejected: unreadable, empty, or with NaN or infinity among its samples.
     """
-    if not data:
-        raise Rejected("empty", "file of 0 bytes")
+    check_whole(data)
     try:
-        frames_TC, rate_hz = _decode_soundfile(data)
+        recording = _decode_soundfile(data, max_seconds)
     except Rejected:
         raise
     except Exception as first:  # on a broken file a decoder may fail in any way
         try:
-            frames_TC, rate_hz = _decode_av(data)
+            recording = _recording(*decode_av(data, max_seconds))
         except Rejected:
             raise
         except Exception as second:
-            raise Rejected("unreadable", f"soundfile: {first}; PyAV: {second}") from second
-    if not len(frames_TC):
+            detail = f"soundfile: {first_line(first)}; PyAV: {first_line(second)}"
+            raise Rejected("unreadable", detail) from second
+    if not len(recording.samples):
         raise Rejected("empty", "no samples")
-    if not np.isfinite(frames_TC).all():
+    if not np.isfinite(recording.samples).all():
         raise Rejected("non_finite", "NaN or infinity among the samples")
-    return Recording(frames_TC.mean(axis=1), rate_hz, frames_TC.shape[1])
+    return recording
 
 
-def _decode_soundfile(data: bytes) -> tuple[np.ndarray, int]:
+def _decode_soundfile(data: bytes, max_seconds: float) -> Recording:
     with soundfile.SoundFile(BytesIO(data)) as file:
-        frames_TC = file.read(dtype="float32", always_2d=True)
-        if len(frames_TC) < file.frames:
-            raise Rejected("unreadable", f"truncated: {len(frames_TC)} of {file.frames} frames")
-        return frames_TC, file.samplerate
+        blocks = MonoBlocks(int(min(file.frames, max_seconds * file.samplerate)))
+        while blocks.left:
+            frames_TC = file.read(_block_frames(file, blocks.left), "float32", always_2d=True)
+            if not len(frames_TC):
+                break
+            blocks.append(frames_TC)
+        if blocks.left and file.frames < _UNKNOWN_FRAMES:
+            raise Rejected("unreadable", f"truncated: {blocks.n_frames} of {file.frames} frames")
+        whole = file.frames if file.frames < _UNKNOWN_FRAMES else blocks.n_frames
+        return _recording(blocks, file.samplerate, file.channels, whole / file.samplerate)
 
 
-def _decode_av(data: bytes) -> tuple[np.ndarray, int]:
-    # A playlist among the recordings must not make FFmpeg open other files or addresses.
-    with av.open(BytesIO(data), "r", options={"protocol_whitelist": "none"}) as container:
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp")  # planar float, rate and layout as they are
-        blocks = [
-            block.to_ndarray()
-            for frame in container.decode(stream)
-            for block in resampler.resample(frame)
-        ]
-        if not blocks:
-            raise Rejected("empty", "no samples")
-        return np.concatenate(blocks, axis=1).T, stream.rate
+def _block_frames(file: soundfile.SoundFile, left: int) -> int:
+    """MP3 at once, of two channels at most: after each call soundfile seeks, there inexactly."""
+    return left if file.format == "MP3" else min(left, max(1, _BLOCK_SAMPLES // file.channels))
+
+
+def _recording(blocks: MonoBlocks, rate_hz: int, channels: int, duration_s: float) -> Recording:
+    clipping = blocks.n_clipped / max(1, blocks.n_frames)
+    return Recording(blocks.samples(), rate_hz, channels, duration_s, clipping)

@@ -6,65 +6,88 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flap.audio import levels
 from flap.audio.config import AudioConfig
-from flap.audio.decode import Rejected, decode
-from flap.audio.fbank import RESAMPLER, log_mel
+from flap.audio.decode import Recording, decode
+from flap.audio.fbank import log_mel
+from flap.audio.read import read_recording
+from flap.audio.rejected import Rejected
+from flap.audio.resample import RESAMPLER, resample
 from flap.schemas import CLIPS, MELS, mel_bytes
-from flap.shards import REJECTS_FOLDER, Row, read_table, write_rejects, write_rows
+from flap.shards import REJECTS_FOLDER, Row, open_rows, read_table, write_rejects
 
-_ROW_GROUP_ROWS = 32  # about 8 MB of 10-second clips: what a shuffled reader can afford
+MEL_ROW_GROUP = 32  # about 8 MB of 10-second clips: what a shuffled reader can afford
 
 
 def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
-    """Write `target` (MELS) and `_rejects/<same name>` beside it; every row ends in one."""
+    """Write `target` (MELS) and `_rejects/<same name>` beside it; every row ends in one.
+
+    Memory is that of a row group of log-mels and of one recording.
+
+    Raises:
+        OSError: a disk or the network failed, which no row is to blame for.
+    """
     torch.set_num_threads(1)  # one process a core does the parallel work
-    mels: list[Row] = []
     rejects: list[Row] = []
-    for row in read_table(clips, CLIPS, ["clip_id", "uri"]).to_pylist():
-        try:
-            mels.append({"clip_id": row["clip_id"]} | extract(Path(row["uri"]), config))
-        except Rejected as error:
-            rejects.append(
-                {
-                    "clip_id": row["clip_id"],
-                    "stage": "audio",
-                    "reason": error.reason,
-                    "detail": error.detail,
-                }
-            )
     front_end = config.model_dump() | {"resampler": RESAMPLER, "mel": "natural log, float16"}
-    write_rejects(
-        target.parent / REJECTS_FOLDER / target.name, rejects, {"stage": "audio"} | front_end
-    )
-    write_rows(target, mels, MELS, front_end, row_group_rows=_ROW_GROUP_ROWS)
+    rows = read_table(clips, CLIPS, ["clip_id", "uri", "offset", "n_bytes"]).to_pylist()
+    with open_rows(
+        target, MELS, front_end, row_group_rows=MEL_ROW_GROUP, plain=("mel",)
+    ) as writer:
+        for row in rows:
+            clip_id = {"clip_id": row["clip_id"]}
+            try:
+                writer.append(clip_id | extract(row["uri"], row["offset"], row["n_bytes"], config))
+            except Rejected as error:
+                why = {"stage": "audio", "reason": error.reason, "detail": error.detail}
+                rejects.append(clip_id | why)
+        rejects_path = target.parent / REJECTS_FOLDER / target.name
+        write_rejects(rejects_path, rejects, {"stage": "audio"} | front_end)
 
 
-def extract(path: Path, config: AudioConfig) -> Row:
+def extract(uri: str, offset: int | None, n_bytes: int | None, config: AudioConfig) -> Row:
     """The MELS columns of one recording, but for its clip_id.
+
+    Args:
+        uri, offset, n_bytes: where its bytes are, as `flap.audio.read` takes them.
 
     Raises:
         Rejected: with one of the closed set of reasons.
+        OSError: the disk or the network failed.
     """
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise Rejected("missing", f"{path}: {error.strerror}") from error
-    except PermissionError as error:
-        raise Rejected("unreadable", f"{path}: {error.strerror}") from error
-    recording = decode(data)
-    duration_s = len(recording.samples) / recording.rate_hz
-    if duration_s < config.min_seconds:
-        raise Rejected("too_short", f"{duration_s:.3f} s, at least {config.min_seconds} s")
-    peak = float(np.abs(recording.samples).max())
-    if peak < config.min_peak:
-        raise Rejected("silent", f"peak {peak:.2g}, at least {config.min_peak}")
-    mel_TF = log_mel(recording, config)
+    data = read_recording(uri, offset, n_bytes, config.max_bytes)
+    recording = decode(data, config.max_seconds)
+    peak = _check_usable(recording, config)
+    samples = resample(recording.samples, recording.rate_hz, config.sample_rate_hz)
+    mel = mel_bytes(_finite_log_mel(samples, config))
     return {
-        "n_frames": len(mel_TF),
-        "mel": mel_bytes(mel_TF),
-        "duration_s": duration_s,
+        "n_frames": len(mel) // np.dtype(np.float16).itemsize // config.n_mels,
+        "mel": mel,
+        "duration_s": recording.duration_s,
         "source_rate_hz": recording.rate_hz,
         "channels": recording.channels,
         "peak": peak,
+        "loudness_lufs": levels.loudness_lufs(samples, config.sample_rate_hz),
+        "silence": levels.silence(samples, config),
+        "clipping": recording.clipping,
         "sha256": hashlib.sha256(data).hexdigest(),
+        "mel_sha256": hashlib.sha256(mel).hexdigest(),
     }
+
+
+def _check_usable(recording: Recording, config: AudioConfig) -> float:
+    """The recording's peak, if it is long and loud enough."""
+    if recording.duration_s < config.min_seconds:
+        found = f"{recording.duration_s:.3f} s"
+        raise Rejected("too_short", f"{found}, at least {config.min_seconds} s")
+    peak = levels.peak(recording.samples)
+    if peak < config.min_peak:
+        raise Rejected("silent", f"peak {peak:.2g}, at least {config.min_peak}")
+    return peak
+
+
+def _finite_log_mel(samples: np.ndarray, config: AudioConfig) -> np.ndarray:
+    mel_TF = log_mel(samples, config)
+    if not np.isfinite(mel_TF).all():  # the power of samples near float32's limit is infinite
+        raise Rejected("non_finite", "samples too large for their power to be a number")
+    return mel_TF

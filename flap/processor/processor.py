@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from flap.audio.config import AudioConfig
-from flap.audio.decode import Recording
 from flap.audio.fbank import log_mel
+from flap.audio.resample import resample
 from flap.model.flap import FlapModel
 from flap.model.flap_config import FlapConfig
 from flap.model.text_encoder import tokenize
@@ -65,7 +65,7 @@ class FlapFeatureExtractor(FeatureExtractionMixin):
         _check_tensors(return_tensors)
         config = AudioConfig.model_validate(self.front_end)
         windows = middle_windows(
-            (log_mel(_recording(one, sampling_rate, config), config) for one in _batch(audio)),
+            (_log_mel(one, sampling_rate, config) for one in _batch(audio)),
             self.clip_frames,
             self.fusion,
         )
@@ -82,7 +82,7 @@ def _check_tensors(return_tensors: str) -> None:
         raise ValueError(f"return_tensors is '{return_tensors}': only PyTorch's, 'pt', are made")
 
 
-def _recording(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> Recording:
+def _log_mel(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> np.ndarray:
     if samples.ndim != 1 or len(samples) <= _MOST_CHANNELS:
         raise ValueError(f"a waveform has the shape {samples.shape}: average its channels first")
     if not np.issubdtype(samples.dtype, np.floating):
@@ -91,7 +91,8 @@ def _recording(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> Record
         raise ValueError(f"a waveform of {len(samples)} samples is shorter than one frame")
     if not np.isfinite(samples).all():
         raise ValueError("a waveform holds NaN or infinity")
-    return Recording(samples.astype(np.float32), rate_hz, channels=1)
+    heard = samples[: round(config.max_seconds * rate_hz)].astype(np.float32)
+    return log_mel(resample(heard, rate_hz, config.sample_rate_hz), config)
 
 
 class FlapProcessor(ProcessorMixin):

@@ -3,6 +3,7 @@
 CLAP hears the recordings, not our log-mels: its front end is another (48 kHz, 64 bins).
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +12,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import soxr
 import torch
 from transformers import ClapModel, ClapProcessor
 
-from flap.audio.decode import Rejected, decode
+from flap.audio.decode import decode
+from flap.audio.read import read_recording
+from flap.audio.rejected import Rejected
+from flap.audio.resample import resample
 from flap.errors import UserError, first_line
 from flap.model.text_encoder import tokenize
 from flap.retrieval.config import ReleasedClap
 
 _MAX_TOKENS = 77  # LS-CLAP's
+_MAX_SECONDS = 3600.0  # a bound of memory; the baseline hears whole recordings
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,13 @@ class ClapEmbedder:
         self._fused: bool = audio_config.enable_fusion
 
     def audio(self, clips: pd.DataFrame) -> torch.Tensor:
-        """(B, E), L2-normalised, of the recordings at `uri`.
+        """(B, E), L2-normalised, of the recordings at `uri` or in a range of its bytes.
 
         Raises:
             UserError: a recording vanished or broke since the stage `audio` read it.
         """
-        features, longer = zip(*(self._features(Path(uri)) for uri in clips["uri"]), strict=True)
+        places = clips.reindex(columns=["uri", "offset", "n_bytes"]).itertuples(index=False)
+        features, longer = zip(*(self._features(*place) for place in places), strict=True)
         embedded = self._model.get_audio_features(
             torch.cat(features).to(self._device), torch.tensor(longer)[:, None].to(self._device)
         )
@@ -63,11 +68,11 @@ class ClapEmbedder:
         inputs = {name: tensor.to(self._device) for name, tensor in tokens.items()}
         return self._model.get_text_features(**inputs).pooler_output
 
-    def _features(self, path: Path) -> tuple[torch.Tensor, bool]:
+    def _features(self, uri: str, offset: float, n_bytes: float) -> tuple[torch.Tensor, bool]:
         """Log-mels (1, C, T, F) of a recording, C = 4 with fusion, and whether it is longer
         than the window.
         """
-        samples, window = self._read(path), self._extractor.nb_max_samples
+        samples, window = self._read(uri, offset, n_bytes), self._extractor.nb_max_samples
         if not self._fused:
             samples = _middle(samples, window)
         with _fixed_draws():
@@ -83,19 +88,18 @@ class ClapEmbedder:
         hop = self._extractor.hop_length
         return features["input_features"], len(samples) // hop > window // hop
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, uri: str, offset: float, n_bytes: float) -> np.ndarray:
         """Mono samples of the whole recording, at the extractor's rate."""
+        start, size = (None if pd.isna(number) else int(number) for number in (offset, n_bytes))
         try:
-            recording = decode(path.read_bytes())
+            data = read_recording(uri, start, size, sys.maxsize)  # stage audio took it: it fits
+            recording = decode(data, _MAX_SECONDS)
         except (OSError, Rejected) as error:
             raise UserError(
-                f"benchmarks.{self._benchmark}: {path}: stage audio could read this recording, now "
+                f"benchmarks.{self._benchmark}: {uri}: stage audio could read this recording, now "
                 f"it cannot be read ({error}); put it back, or run `dvc repro`, which leaves it out"
             ) from error
-        rate_hz = self._extractor.sampling_rate
-        if recording.rate_hz == rate_hz:
-            return recording.samples
-        return soxr.resample(recording.samples, recording.rate_hz, rate_hz, quality="HQ")
+        return resample(recording.samples, recording.rate_hz, self._extractor.sampling_rate)
 
 
 def load_clap(benchmark: str, chosen: ReleasedClap) -> SavedClap:

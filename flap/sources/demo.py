@@ -18,13 +18,13 @@ import numpy as np
 from flap.schemas import CLIPS
 from flap.shards import Row, shard_name, write_rows
 from flap.sources.config import SPLITS, DemoDataset
+from flap.sources.corpus import RECORDINGS_FOLDER
 from flap.sources.demo_captions import draw_captions
 from flap.sources.demo_catalogue import Catalogue, load_catalogue
 from flap.sources.demo_encoding import BROKEN, FORMATS
 from flap.sources.demo_mix import render
 from flap.sources.demo_scene import Scene, draw_scene
 
-RECORDINGS_FOLDER = "_recordings"
 RATES_HZ = (16000, 22050, 32000, 44100, 48000)
 STEREO_SHARE = 0.4
 BROKEN_EVERY, BROKEN_FIRST = 100, 7
@@ -98,11 +98,14 @@ class DemoShards:
             "dataset": self.dataset,
             "split": clip.split,
             "uri": uri.as_posix(),
+            "offset": None,
+            "n_bytes": None,
             "captions": list(clip.captions),
             "labels": labels,
             "duration_s": clip.scene.duration_s,
             "licence": LICENCE,
             "source": SOURCE,
+            "origin": "",
         }
 
     def _provenance(self) -> Mapping[str, Any]:

@@ -1,9 +1,9 @@
-"""Splits of a folder: the names corpora use, and an assignment for corpora without any."""
+"""Splits of a corpus: the names that corpora use, and an assignment where they name none."""
 
 import hashlib
 from collections.abc import Sequence
 
-from flap.sources.config import SPLITS, SplitFractions
+from flap.sources.config import SPLITS, DrawnSplits
 
 SPLIT_NAMES = {
     "train": "train",
@@ -20,27 +20,25 @@ SPLIT_NAMES = {
 }
 
 
-def split_by_caption(
-    captions: Sequence[Sequence[str]], seed: int, fractions: SplitFractions
-) -> list[str]:
-    """A split for each clip; clips that share a caption, even by others, are together.
+def draw_splits(keys: Sequence[Sequence[str]], drawn: DrawnSplits) -> list[str]:
+    """A split for each clip; clips that share a key, even by others, are together.
 
-    The split is a hash of the seed and of the group's first caption in alphabetical order,
-    so new clips with new captions move no old clip. Fractions hold for groups on average.
+    Keys are what must not be in two splits: captions, or the upload that a clip was cut from.
+    The split is a hash of the seed and of the group's first key in alphabetical order, so new
+    clips with new keys move no old clip. Fractions hold for groups on average.
     """
-    keys = [[_key(caption) for caption in own] for own in captions]
-    leaders = _leaders(keys)
-    chosen = {leader: _draw(seed, leader, fractions) for leader in set(leaders)}
+    leaders = _leaders([[_normal(key) for key in own] for own in keys])
+    chosen = {leader: _draw(leader, drawn) for leader in set(leaders)}
     return [chosen[leader] for leader in leaders]
 
 
-def _key(caption: str) -> str:
+def _normal(key: str) -> str:
     """Captions that differ by case, blanks or the final full stop are the same."""
-    return " ".join(caption.casefold().split()).rstrip(".!")
+    return " ".join(key.casefold().split()).rstrip(".!")
 
 
 def _leaders(keys: Sequence[Sequence[str]]) -> list[str]:
-    """The least caption of each clip's group, by union-find over captions."""
+    """The least key of each clip's group, by union-find over keys."""
     parent: dict[str, str] = {}
 
     def find(key: str) -> str:
@@ -57,11 +55,11 @@ def _leaders(keys: Sequence[Sequence[str]]) -> list[str]:
     return [find(own[0]) for own in keys]
 
 
-def _draw(seed: int, leader: str, fractions: SplitFractions) -> str:
-    digest = hashlib.sha256(f"{seed}\n{leader}".encode()).digest()
+def _draw(leader: str, drawn: DrawnSplits) -> str:
+    digest = hashlib.sha256(f"{drawn.seed}\n{leader}".encode()).digest()
     point, edge = int.from_bytes(digest[:8], "big") / 2**64, 0.0
     for split in SPLITS:
-        edge += getattr(fractions, split)
+        edge += getattr(drawn.fractions, split)
         if point < edge:
             return split
     return SPLITS[-1]

@@ -1,0 +1,161 @@
+"""Reading log-mels for training, against decoding on the fly and against a memory map.
+
+    python -m benchmarks.mel_read [--clips 256] [--seconds 30]
+
+Clips of 10 s, in the order that training reads them (row groups shuffled, clips within them),
+each as a float32 array, one thread. Keys of `ratios`, clips a second over another's, with what
+is expected of them:
+
+    vs_on_the_fly  MELS over soundfile, torchaudio's resampling and its fbank: at least 60
+    vs_memmap      MELS over `np.memmap` of one array that holds all clips: at least 0.8
+
+`layouts` has the same against `np.memmap` for other ways to store the column, to choose by.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+import torch
+import typer
+from torchaudio.compliance import kaldi
+from torchaudio.functional import resample
+
+from benchmarks.interleaved import interleaved, ratio, report
+from flap.audio.extract import MEL_ROW_GROUP
+from flap.clips import MelReader
+from flap.schemas import MELS, mel_bytes
+from flap.shards import open_rows
+
+
+def main(
+    clips: Annotated[int, typer.Option(help="clips of 10 s")] = 256,
+    seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 30,
+) -> None:
+    """Time reading MELS beside decoding recordings and beside a memory map."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    mels_CTF = rng.normal(-5, 4, (clips, 998, 128)).astype("<f2")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        layouts = _write_layouts(folder, mels_CTF)
+        recordings = _write_recordings(folder, rng)
+        _check_same(folder / "plain.parquet", folder / "mels.npy", clips)
+        order = _training_order(clips, rng)
+        taken = interleaved(
+            {
+                "memmap": lambda: _read_memmap(folder / "mels.npy", order),
+                "on_the_fly": lambda: [_decode(path) for path in recordings],
+            }
+            | {layout: _reading(path, order) for layout, path in layouts.items()},
+            seconds,
+        )
+    per_clip = clips / len(recordings)
+    against = {layout: ratio(taken, "memmap", layout) for layout in layouts}
+    ratios = {
+        "vs_on_the_fly": ratio(taken, "on_the_fly", "plain") * per_clip,
+        "vs_memmap": against["plain"],
+    }
+    fastest = min(taken["plain"])
+    report(
+        "mel_read",
+        ratios,
+        layouts={layout: round(value, 3) for layout, value in against.items()},
+        clips_per_second=round(clips / fastest),
+        rounds=len(taken["plain"]),
+    )
+
+
+def _write_layouts(folder: Path, mels_CTF: np.ndarray) -> dict[str, Path]:
+    """The same clips as the audio stage stores them, compressed, and as typed nested lists."""
+    np.save(folder / "mels.npy", mels_CTF)
+    paths = {name: folder / f"{name}.parquet" for name in ("plain", "snappy", "zstd", "lists")}
+    for name, plain in (("plain", ("mel",)), ("snappy", ())):
+        with open_rows(paths[name], MELS, {}, row_group_rows=MEL_ROW_GROUP, plain=plain) as rows:
+            for i, mel_TF in enumerate(mels_CTF):
+                rows.append(_row(i, mel_TF))
+    table = pq.read_table(paths["plain"])
+    pq.write_table(
+        table, paths["zstd"], compression="zstd", row_group_size=MEL_ROW_GROUP, use_dictionary=False
+    )
+    nested = pa.table(
+        {
+            "n_frames": table["n_frames"],
+            "mel": pa.array(list(mels_CTF.reshape(len(mels_CTF), -1)), pa.list_(pa.float16())),
+        }
+    )
+    pq.write_table(nested, paths["lists"], row_group_size=MEL_ROW_GROUP, use_dictionary=False)
+    return paths
+
+
+def _row(number: int, mel_TF: np.ndarray) -> dict[str, object]:
+    texts = dict.fromkeys(("clip_id", "sha256", "mel_sha256"), str(number))
+    numbers = {"duration_s": 10.0, "source_rate_hz": 16000, "channels": 1, "peak": 0.5}
+    levels = {"loudness_lufs": None, "silence": 0.0, "clipping": 0.0}
+    return {"n_frames": len(mel_TF), "mel": mel_bytes(mel_TF)} | texts | numbers | levels
+
+
+def _write_recordings(folder: Path, rng: np.random.Generator) -> list[Path]:
+    """Stereo, as most of what corpora hold."""
+    formats = [("a.wav", 44100), ("b.flac", 44100), ("c.ogg", 48000), ("d.mp3", 44100)]
+    for name, rate_hz in formats:
+        soundfile.write(folder / name, rng.normal(0, 0.1, (10 * rate_hz, 2)), rate_hz)
+    return [folder / name for name, _ in formats]
+
+
+def _training_order(clips: int, rng: np.random.Generator) -> list[int]:
+    starts = rng.permutation(np.arange(0, clips, MEL_ROW_GROUP))
+    groups = (np.arange(start, min(start + MEL_ROW_GROUP, clips)) for start in starts)
+    return [int(clip) for group in groups for clip in rng.permutation(group)]
+
+
+def _reading(path: Path, order: list[int]) -> Callable[[], None]:
+    return lambda: _read_lists(path, order) if path.stem == "lists" else _read_mels(path, order)
+
+
+def _read_mels(path: Path, order: list[int]) -> None:
+    reader = MelReader(cached_row_groups=1)
+    for row in order:
+        reader.read(str(path), row).astype("f4")
+
+
+def _read_lists(path: Path, order: list[int]) -> None:
+    with pq.ParquetFile(path, memory_map=True) as file:
+        for start in range(0, len(order), MEL_ROW_GROUP):
+            group = file.read_row_group(order[start] // MEL_ROW_GROUP, use_threads=False)
+            for clip in group["mel"]:
+                clip.values.to_numpy().astype("f4")
+
+
+def _read_memmap(path: Path, order: list[int]) -> None:
+    mels_CTF = np.load(path, mmap_mode="r")
+    for clip in order:
+        mels_CTF[clip].astype("f4")
+
+
+def _decode(path: Path) -> torch.Tensor:
+    samples_TC, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    waveform_1T = resample(torch.from_numpy(samples_TC.mean(1))[None], rate_hz, 16000)
+    return kaldi.fbank(
+        waveform_1T - waveform_1T.mean(),
+        htk_compat=True,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=128,
+        dither=0.0,
+    )
+
+
+def _check_same(parquet: Path, memmap: Path, clips: int) -> None:
+    reader, mels_CTF = MelReader(1), np.load(memmap, mmap_mode="r")
+    for clip in range(clips):
+        assert np.array_equal(reader.read(str(parquet), clip), mels_CTF[clip])
+
+
+if __name__ == "__main__":
+    typer.run(main)

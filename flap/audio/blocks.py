@@ -1,0 +1,41 @@
+"""Blocks of frames (T, channels) → mono samples, so that many channels never stand in memory."""
+
+import numpy as np
+
+from flap.audio.levels import count_clipped
+
+
+class MonoBlocks:
+    """Takes the first `limit` frames of a recording and averages their channels."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._blocks_T: list[np.ndarray] = []
+        self.n_frames = self.n_clipped = 0
+
+    @property
+    def left(self) -> int:
+        """Frames that are still taken."""
+        return self._limit - self.n_frames
+
+    def append(self, frames_TC: np.ndarray) -> None:
+        """Take a block (T, C), float32, as far as it fits."""
+        frames_TC = frames_TC[: self.left]
+        self.n_frames += len(frames_TC)
+        self.n_clipped += count_clipped(frames_TC)
+        self._blocks_T.append(_downmix(frames_TC))
+
+    def samples(self) -> np.ndarray:
+        """All of them, (n_frames,) float32."""
+        if len(self._blocks_T) == 1:
+            return self._blocks_T[0]
+        return np.concatenate([np.zeros(0, np.float32), *self._blocks_T])
+
+
+def _downmix(frames_TC: np.ndarray) -> np.ndarray:
+    """Mean over channels, (T,); for a few of them much faster than `mean(axis=1)`."""
+    n_channels = frames_TC.shape[1]
+    mono_T = frames_TC[:, 0].copy()
+    for channel in range(1, n_channels):
+        mono_T += frames_TC[:, channel]
+    return mono_T if n_channels == 1 else mono_T * np.float32(1 / n_channels)

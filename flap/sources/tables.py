@@ -1,0 +1,90 @@
+"""A corpus's CSV or Parquet table as lines that know their number; every cell is text."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flap.errors import UserError, first_line
+from flap.sources.files import CorpusFiles
+
+
+@dataclass(frozen=True)
+class Line:
+    """One record; `number` is its last line in the file, `line[column]` "" if absent."""
+
+    number: int
+    cells: dict[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells.get(column, "")
+
+
+def read_table(
+    files: CorpusFiles, name: str, *, encoding: str = "utf-8-sig"
+) -> tuple[list[str], list[Line]]:
+    """Columns and records of a Parquet file, or of a CSV with a header.
+
+    A list in column `x` of a Parquet file becomes the columns `x_1`, `x_2`, …
+
+    Raises:
+        UserError: it cannot be read; a CSV is not in the encoding, has no header, names a
+            column twice, or a line has more or fewer fields than the header.
+    """
+    read = _read_parquet if name.endswith(".parquet") else _read_csv
+    with files.open(name) as file:
+        return read(files.uri(name), file, encoding)
+
+
+def _read_csv(where: str, file: Any, encoding: str) -> tuple[list[str], list[Line]]:
+    text = io.TextIOWrapper(file, encoding=encoding, newline="")
+    try:
+        reader = csv.reader(text, strict=True)
+        columns = [column.strip() for column in next(reader, [])]
+        _check_header(where, columns)
+        lines = [_line(where, columns, reader.line_num, row) for row in reader if row]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{where}: line {reader.line_num}: {error}") from None
+    return columns, lines
+
+
+def _check_header(where: str, columns: list[str]) -> None:
+    if not columns:
+        raise UserError(f"{where}: is empty; the first line must name the columns")
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise UserError(f"{where}: column '{twice[0]}' is there more than once")
+
+
+def _line(where: str, columns: list[str], number: int, row: list[str]) -> Line:
+    if len(row) != len(columns):
+        raise UserError(
+            f"{where}: line {number} has {len(row)} fields, the header {len(columns)}; "
+            "put captions that hold commas in double quotes"
+        )
+    return Line(number, {name: cell.strip() for name, cell in zip(columns, row, strict=True)})
+
+
+def _read_parquet(where: str, file: Any, _: str) -> tuple[list[str], list[Line]]:
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{where}: not a readable Parquet file: {first_line(error)}") from None
+    lines = [
+        Line(number, {name: text for cell in row.items() for name, text in _cells(*cell)})
+        for number, row in enumerate(table.to_pylist(), 1)
+    ]
+    return list(dict.fromkeys(name for line in lines for name in line.cells)), lines
+
+
+def _cells(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, list):
+        yield from ((f"{name}_{i}", str(item).strip()) for i, item in enumerate(value, 1))
+    else:
+        yield name, "" if value is None else str(value).strip()

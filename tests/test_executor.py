@@ -1,0 +1,84 @@
+"""Where work runs: processes here, Ray, Dask; the same results on each."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flap.errors import UserError
+from flap.executor import run_each
+
+
+def acting(folder: Path) -> Callable[[str], None]:
+    """A function that travels by value, for a cluster's workers do not know this module."""
+
+    def act(item: str) -> None:
+        marker = folder / "died"
+        if item == "bad":
+            raise ValueError("bad item")
+        if item == "die" and not marker.exists():  # the first time only
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        Path(f"{item}.out").touch()  # from the project's root, wherever the worker started
+
+    return act
+
+
+ITEMS = ["a", "b", "bad", "c"]
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "processes",
+        pytest.param("ray", marks=pytest.mark.slow),
+        pytest.param("dask", marks=pytest.mark.slow),
+    ],
+)
+def test_every_item_has_an_outcome(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip({"processes": "joblib", "dask": "distributed"}.get(engine, engine))
+    monkeypatch.setenv("FLAP_EXECUTOR", engine)
+    monkeypatch.chdir(tmp_path)
+    items = ITEMS if engine == "processes" else [*ITEMS, "die"]  # a cluster tries that again
+    outcomes = dict(run_each(acting(tmp_path), items))
+    assert set(outcomes) == set(items)
+    assert isinstance(outcomes.pop("bad"), ValueError)
+    assert set(outcomes.values()) == {None}
+    assert {path.stem for path in tmp_path.glob("*.out")} == set(outcomes)
+
+
+def test_a_killed_process_is_the_outcome_of_what_had_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAP_JOBS", "2")
+    monkeypatch.chdir(tmp_path)
+    outcomes = dict(run_each(acting(tmp_path), ["die", "a"]))
+    assert set(outcomes) == {"die", "a"}
+    assert "unexpectedly terminated" in str(outcomes["die"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FLAP_EXECUTOR", "moon", "expected one of processes, ray, dask"),
+        ("FLAP_JOBS", "many", "FLAP_JOBS=many: expected a number"),
+        ("FLAP_JOBS", "0", "FLAP_JOBS=0: expected a number"),
+    ],
+)
+def test_what_makes_no_sense_is_said(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        list(run_each(print, ["x"]))
+
+
+def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAP_EXECUTOR", "ray")
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(UserError, match=r"ray is not installed.*\[ray\]"):
+        list(run_each(print, ["x"]))
