@@ -1,35 +1,42 @@
 """CLIPS joined with MELS: the clips that can be heard, and random access to their log-mels."""
 
-from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flap.errors import UserError
-from flap.schemas import CLIPS, MELS, mel_array, provenance
-from flap.shards import read_table, shard_paths
+from flap.schemas import AUDIT, CLIPS, MELS, provenance
+from flap.shards import read_folder, read_table, shard_paths
 
-KeyT = TypeVar("KeyT")
-ValueT = TypeVar("ValueT")
-_RowGroup = tuple[pa.Array, list[int]]  # columns mel and n_frames
-_OPEN_FILES = 64
+_MAPPED_FILES = 256
+_FP16_BYTES, _LENGTH_BYTES = 2, 4
+
+
+def dropped_clips(audit: Path) -> frozenset[str]:
+    """Ids of the training clips that the audit (AUDIT in `data/audit`) leaves out of training."""
+    found = read_folder(audit, AUDIT, ["clip_id", "dropped"])
+    return frozenset(found.loc[found["dropped"], "clip_id"])
 
 
 def usable_clips(
-    clips: Path, mels: Path, datasets: Iterable[str], splits: Sequence[str]
+    clips: Path,
+    mels: Path,
+    datasets: Iterable[str],
+    splits: Sequence[str],
+    dropped: Collection[str] = (),
 ) -> pd.DataFrame:
     """One row a clip of these datasets and splits that has a mel, in shard order.
 
     Args:
         clips: folder of CLIPS folders, one a dataset (`data/sources`).
         mels: likewise for MELS (`data/audio`).
+        dropped: clips to leave out, as `dropped_clips` gives them.
 
     Returns:
         Columns clip_id, uri, captions, labels, path (MELS shard) and row (position in it).
@@ -42,10 +49,12 @@ def usable_clips(
             columns = ["clip_id", "split", "uri", "captions", "labels"]
             known = read_table(clips / dataset / mel_shard.name, CLIPS, columns).to_pandas()
             frames.append(known[known["split"].isin(splits)].merge(heard, on="clip_id"))
-    found = pd.concat(frames, ignore_index=True)
+    found = pd.concat(frames)
+    found = found[~found["clip_id"].isin(dropped)].reset_index(drop=True)
     if found.empty:
+        left_out = f", {len(dropped)} clips left out by the audit" if dropped else ""
         raise UserError(
-            f"{mels}: no clip of split {'/'.join(splits)} in {', '.join(datasets)}; "
+            f"{mels}: no clip of split {'/'.join(splits)} in {', '.join(datasets)}{left_out}; "
             "give that split clips in the corpus's CSV or in params.yaml, section datasets"
         )
     return found
@@ -70,23 +79,26 @@ def check_front_end(clips: pd.DataFrame, n_mels: int) -> dict[str, Any]:
 
 
 class MelReader:
-    """Log-mels by (shard path, row), through a bounded cache of Parquet row groups.
+    """Log-mels by (shard path, row), as views of the mapped files: no copy, no decoding.
 
-    Files stay open and mapped, and are read in the caller's thread: with that, the plain column
-    `mel` comes at four fifths of a memory map's speed (`benchmarks.mel_read`).
+    A few files stay mapped; what is in memory is the system's page cache.
     """
 
-    def __init__(self, cached_row_groups: int) -> None:
-        self._limit = cached_row_groups
-        self._groups: OrderedDict[tuple[str, int], _RowGroup] = OrderedDict()
+    def __init__(self) -> None:
         self._files: OrderedDict[str, _MelFile] = OrderedDict()
 
     def read(self, path: str, row: int) -> np.ndarray:
-        """Full-length log-mel (frames, mel bins), fp16, read-only."""
-        file = _cached(self._files, path, lambda: _MelFile(path), _OPEN_FILES)
-        index, offset = file.find(row)
-        mel, n_frames = _cached(self._groups, (path, index), lambda: file.read(index), self._limit)
-        return mel_array(mel[offset].as_buffer(), n_frames[offset])
+        """Full-length log-mel (frames, mel bins), fp16, to be left as it is.
+
+        Raises:
+            UserError: the file is no MELS shard of ours.
+        """
+        if path not in self._files:
+            self._files[path] = _MelFile(path)
+            if len(self._files) > _MAPPED_FILES:
+                self._files.popitem(last=False)
+        self._files.move_to_end(path)
+        return self._files[path][row]
 
     def read_all(self, clips: pd.DataFrame) -> Iterator[np.ndarray]:
         """The log-mels of these clips, one after the other."""
@@ -95,32 +107,45 @@ class MelReader:
 
 
 class _MelFile:
-    """An open MELS shard."""
+    """A MELS shard whose column `mel` is read from where its bytes are.
+
+    `flap.shards` writes that column plain and a row group's as one page: behind the page's
+    header stand the values, each after its length in four bytes. Lengths follow from the number
+    of frames, so counting back from the page's end gives every position; the length before the
+    first value has to agree.
+    """
 
     def __init__(self, path: str) -> None:
-        self._file = pq.ParquetFile(path, memory_map=True)
-        metadata = self._file.metadata
-        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        self._starts = list(accumulate(sizes[:-1], initial=0))
+        with pq.ParquetFile(path, memory_map=True) as file:
+            MELS.check(file.schema_arrow, path)
+            self._n_mels: int = provenance(file.schema_arrow)["n_mels"]
+            n_frames = file.read(["n_frames"], use_threads=False)["n_frames"].to_numpy()
+            pages = list(_pages(file.metadata, file.schema_arrow.get_field_index("mel")))
+        self._bytes = np.memmap(path, np.uint8, mode="c")  # a view that may be written, not a file
+        self._n_frames: list[int] = n_frames.tolist()
+        self._starts = [start for page in pages for start in self._value_starts(path, *page)]
 
-    def find(self, row: int) -> tuple[int, int]:
-        """The row group that holds `row`, and its position there."""
-        index = bisect_right(self._starts, row) - 1
-        return index, row - self._starts[index]
+    def _value_starts(self, path: str, rows: slice, end: int) -> list[int]:
+        """Position of each value's first byte in the page of these rows that ends at `end`."""
+        sizes = [n_frames * self._n_mels * _FP16_BYTES for n_frames in self._n_frames[rows]]
+        to_end = accumulate(_LENGTH_BYTES + size for size in reversed(sizes))
+        starts = [end - distance + _LENGTH_BYTES for distance in to_end][::-1]
+        length = self._bytes[starts[0] - _LENGTH_BYTES : starts[0]].tobytes()
+        if int.from_bytes(length, "little") != sizes[0]:
+            raise UserError(f"{path}: column 'mel' is not stored as expected; rerun stage audio")
+        return starts
 
-    def read(self, index: int) -> _RowGroup:
-        columns = ["mel", "n_frames"]
-        group = self._file.read_row_group(index, columns=columns, use_threads=False)
-        return group["mel"].combine_chunks(), group["n_frames"].to_pylist()
+    def __getitem__(self, row: int) -> np.ndarray:
+        shape = self._n_frames[row], self._n_mels
+        return np.ndarray(shape, "<f2", self._bytes, self._starts[row])
 
 
-def _cached(
-    cache: OrderedDict[KeyT, ValueT], key: KeyT, make: Callable[[], ValueT], limit: int
-) -> ValueT:
-    """The value of `key`, made if it is not among the `limit` that were asked for last."""
-    if key not in cache:
-        cache[key] = make()
-        if len(cache) > limit:
-            cache.popitem(last=False)
-    cache.move_to_end(key)
-    return cache[key]
+def _pages(metadata: pq.FileMetaData, column: int) -> Iterator[tuple[slice, int]]:
+    """Rows of each row group, and the position behind a column's last value."""
+    first_row = 0
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        chunk = group.column(column)
+        rows = slice(first_row, first_row + group.num_rows)
+        yield rows, chunk.data_page_offset + chunk.total_compressed_size
+        first_row = rows.stop

@@ -32,6 +32,9 @@ class TableSpec:
     name: str
     version: int
     columns: tuple[pa.Field, ...]
+    plain: tuple[str, ...] = ()
+    """Columns of bytes that are stored as they are, to be read where they lie (`flap.clips`)."""
+    row_group_rows: int = 4096
 
     def schema(self, provenance: Mapping[str, Any]) -> pa.Schema:
         """Arrow schema with the table's identity and `provenance` (JSON) in its metadata."""
@@ -106,6 +109,8 @@ MELS = TableSpec(
         _column("sha256", _TEXT, "of the recording's bytes"),
         _column("mel_sha256", _TEXT, "of the column mel: equal for equal samples in any container"),
     ),
+    plain=("mel",),
+    row_group_rows=32,  # 8 MB of 10-second clips
 )
 
 REJECTS = TableSpec(
@@ -133,6 +138,40 @@ REJECT_REASONS = frozenset(
         "duplicate",  # the corpus names the recording twice
         "outside",  # the path leaves the corpus folder or its archive
         "blacklisted",  # on the corpus's own list of clips to leave out
+    }
+)
+
+AUDIT = TableSpec(
+    "AUDIT",
+    1,
+    (
+        _column("clip_id", _TEXT, "as in MELS"),
+        _column("dataset", _TEXT, "its corpus"),
+        _column("split", _TEXT, "its split"),
+        _column("finding", _TEXT, "one of AUDIT_FINDINGS"),
+        _column("rule", _TEXT, "one of AUDIT_RULES"),
+        _column("other", _TEXT, "clip_id of the clip that it equals, '' if none is meant"),
+        _column("other_dataset", _TEXT, "corpus of `other`"),
+        _column("other_split", _TEXT, "split of `other`"),
+        _column("detail", _TEXT, "what was found"),
+        _column("dropped", pa.bool_(), "whether training leaves the clip out"),
+    ),
+)
+
+AUDIT_FINDINGS = frozenset(
+    {
+        "leak",  # in training, and the same recording as a clip of a val or test split
+        "duplicate",  # the same recording as an earlier clip, both in training or both not
+        "no_caption",  # there is none
+        "long_caption",  # one has more than audit.max_caption_words
+    }
+)
+
+AUDIT_RULES = frozenset(
+    {
+        "content",  # equal sha256, or else equal mel_sha256
+        "origin",  # equal origin that is not ''
+        "",  # a finding about one clip alone
     }
 )
 
@@ -189,7 +228,7 @@ def mel_bytes(mel_TF: np.ndarray) -> bytes:
 def mel_array(mel: bytes | pa.Buffer, n_frames: int) -> np.ndarray:
     """The column `mel` of one row as a read-only fp16 array (frames, mel bins), no copy.
 
-        rows = pandas.read_parquet("data/audio/demo")
-        mel_TF = mel_array(rows.mel[0], rows.n_frames[0]).astype("float32")
+    rows = pandas.read_parquet("data/audio/demo")
+    mel_TF = mel_array(rows.mel[0], rows.n_frames[0]).astype("float32")
     """
     return np.frombuffer(mel, dtype="<f2").reshape(n_frames, -1)

@@ -10,7 +10,7 @@ readers skip: `pandas.read_parquet("data/audio/demo")` is the main table alone.
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from flap.schemas import REJECT_REASONS, REJECTS, TableSpec
 REJECTS_FOLDER = "_rejects"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 Row = dict[str, Any]
+_ONE_PAGE = 1 << 30  # bytes: a row group's values of a column are one page
 
 
 def shard_name(index: int) -> str:
@@ -85,34 +86,22 @@ class RowWriter:
 
 
 @contextmanager
-def open_rows(
-    path: Path,
-    spec: TableSpec,
-    provenance: Mapping[str, Any],
-    *,
-    row_group_rows: int = 4096,
-    plain: Collection[str] = (),
-) -> Iterator[RowWriter]:
-    """Write one Parquet file of `spec` row by row, atomically; equal rows give equal bytes.
-
-    Args:
-        plain: columns of bytes to store as they are, neither compressed nor in a dictionary,
-            for readers in a hurry (`benchmarks.mel_read` has the numbers).
-    """
+def open_rows(path: Path, spec: TableSpec, provenance: Mapping[str, Any]) -> Iterator[RowWriter]:
+    """Write one Parquet file of `spec` row by row, atomically; equal rows give equal bytes."""
     schema = spec.schema(provenance)
-    others = [name for name in schema.names if name not in plain]
-    codecs = {name: "NONE" if name in plain else "SNAPPY" for name in schema.names}
+    others = [name for name in schema.names if name not in spec.plain]
     with (
         atomic_path(path) as temporary,
         pq.ParquetWriter(
             temporary,
             schema,
-            compression=codecs,
+            compression={name: "SNAPPY" if name in others else "NONE" for name in schema.names},
             use_dictionary=others,
             write_statistics=others,
+            data_page_size=_ONE_PAGE if spec.plain else None,
         ) as writer,
     ):
-        rows = RowWriter(writer, row_group_rows)
+        rows = RowWriter(writer, spec.row_group_rows)
         yield rows
         rows.flush()
 

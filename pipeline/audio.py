@@ -3,7 +3,7 @@
 from functools import partial
 
 from flap.audio.config import AudioConfig
-from flap.audio.extract import extract_shard
+from flap.audio.extract import extract_shard, recordings_of
 from flap.config import load_section
 from flap.errors import UserError
 from flap.shards import REJECTS_FOLDER, count_rows, shard_paths
@@ -15,8 +15,9 @@ def main(clips: PathOption, out: PathOption) -> None:
     """Decode, resample and turn into log-mels every recording that the folder CLIPS names."""
     config = load_section(PARAMS, "audio", AudioConfig)
     shards = shard_paths(clips)
-    work = Work.open(out, fingerprint(shards, config))
-    run_shards(partial(extract_shard, config=config), shards, work, f"audio {out.name}")
+    work = Work.open(out, fingerprint([], config))
+    function = partial(extract_shard, config=config)
+    run_shards(function, shards, work, f"audio {out.name}", made_from=recordings_of)
     heard, rejected = count_rows(work.folder), count_rows(work.folder / REJECTS_FOLDER)
     print_counts("audio", count_rows(clips), heard, rejected)
     if not heard:

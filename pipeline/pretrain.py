@@ -17,6 +17,7 @@ def main(
     clips: PathOption,
     mels: PathOption,
     captions: PathOption,
+    audit: PathOption,
     tagger: PathOption,
     out: PathOption,
     history: PathOption,
@@ -38,16 +39,20 @@ def main(
         for dataset in datasets
         for path in shard_paths(folder / dataset)
     ]
-    identity = fingerprint([*inputs, *tagger.glob("*")], config, encoder, model_config)
 
-    from flap.clips import check_front_end, usable_clips  # torch loads after --help and errors
-    from flap.pretrain.build import build
+    from flap.clips import check_front_end, dropped_clips, usable_clips
+
+    dropped = dropped_clips(audit)
+    inputs += tagger.glob("*")
+    identity = fingerprint(inputs, config, encoder, model_config, dropped=sorted(dropped))
+
+    from flap.pretrain.build import build  # torch loads after --help and errors
     from flap.pretrain.loop import CHECKPOINT, HISTORY, Trainer
     from flap.pretrain.pairs import training_clips
     from flap.processor.processor import processor_of
     from flap.training.distributed import ranks_from_environment
 
-    training = training_clips(clips, mels, captions, datasets, config.captions)
+    training = training_clips(clips, mels, captions, datasets, config.captions, dropped)
     validation = usable_clips(clips, mels, datasets, ["val"])
     front_end = check_front_end(training, encoder.n_mels)
     with ranks_from_environment() as ranks:
@@ -57,6 +62,7 @@ def main(
         if ranks.is_first:
             pairs = trainer.order.pairs_per_epoch
             print(f"pretrain: {len(training)} clips, {pairs} pairs, {ranks.world_size} rank(s)")
+            print(f"pretrain: {len(dropped)} training clips left out by the audit")
             print(f"pretrain: {report or 'the audio encoder starts from scratch'}")
         trainer.run(work.folder)
         if ranks.is_first:

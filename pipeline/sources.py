@@ -36,7 +36,7 @@ def _make_demo(dataset: str, entry: DemoDataset, sources: SourcesConfig, out: Pa
     demo = DemoShards(dataset, entry, sources.shard_clips, out)
     inputs = [Path(entry.path)]
     work = Work.open(out, fingerprint(inputs, entry, sources, dataset=dataset))
-    run_shards(demo, demo.shards, work, f"sources {dataset}")
+    run_shards(demo, demo.shards, work, f"sources {dataset}", made_from=str)
     print_counts("sources", demo.n_clips, count_rows(work.folder), rejected=0)
     work.publish()
 

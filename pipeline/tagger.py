@@ -11,7 +11,9 @@ from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
 
-def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOption) -> None:
+def main(
+    clips: PathOption, mels: PathOption, audit: PathOption, out: PathOption, metrics: PathOption
+) -> None:
     """Import weights, fine-tune on the split train, measure mAP on the held-out split."""
     config = load_section(PARAMS, "tagger", TaggerConfig)
     encoder = load_section(PARAMS, "encoder", EncoderConfig)
@@ -22,14 +24,17 @@ def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOpti
         for dataset in datasets
         for path in shard_paths(folder / dataset)
     ]
-    work = Work.open(out, fingerprint(inputs, config, encoder))
 
-    from flap.clips import check_front_end, usable_clips  # torch loads after --help and errors
-    from flap.model.tagger import save_tagger
+    from flap.clips import check_front_end, dropped_clips, usable_clips
+
+    dropped = dropped_clips(audit)
+    work = Work.open(out, fingerprint(inputs, config, encoder, dropped=sorted(dropped)))
+
+    from flap.model.tagger import save_tagger  # torch loads after --help and errors
     from flap.tagger.build import build
     from flap.tagger.loop import mean_average_precision, predict, targets, train
 
-    training = usable_clips(clips, mels, datasets, ["train"])
+    training = usable_clips(clips, mels, datasets, ["train"], dropped)
     holdout = usable_clips(clips, mels, datasets, [config.holdout_split])
     check_front_end(training, encoder.n_mels)
     classes = display_names()
@@ -38,6 +43,7 @@ def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOpti
     print(f"tagger: {report or 'starts from scratch'}")
     if config.epochs:
         print(f"tagger: {len(training)} clips to learn from, {len(holdout)} held out")
+        print(f"tagger: {len(dropped)} training clips left out by the audit")
         if learned.unknown:
             print(f"tagger: labels that are no AudioSet class, not learned: {learned.unknown}")
         for split, found in (("train", learned), (config.holdout_split, truth)):

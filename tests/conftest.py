@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flap.schemas import CAPTIONS, CLIPS, MELS, mel_bytes
+from flap.schemas import AUDIT, CAPTIONS, CLIPS, MELS, mel_bytes
 from flap.shards import write_rows
 
 SOUNDS = ("Rain", "Bark", "Siren")
@@ -26,7 +26,7 @@ SPLITS = ("train", "train", "train", "val", "test")
 
 @dataclass(frozen=True)
 class Corpus:
-    """CLIPS, MELS and CAPTIONS of the dataset `toy`; a clip's label is the band that is loud."""
+    """CLIPS, MELS, CAPTIONS and an AUDIT without findings of the dataset `toy`; a clip's label is the band that is loud."""
 
     data: Path
 
@@ -42,6 +42,10 @@ class Corpus:
     def captions(self) -> Path:
         return self.data / "captions"
 
+    @property
+    def audit(self) -> Path:
+        return self.data / "audit"
+
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
@@ -52,9 +56,10 @@ def corpus(tmp_path: Path) -> Corpus:
         clips = [_clip(i) for i in numbers]
         write_rows(made.clips / name, clips, CLIPS, {})
         mels = [_mel(i) for i in numbers]
-        write_rows(made.mels / name, mels, MELS, FRONT_END, row_group_rows=4)
+        write_rows(made.mels / name, mels, MELS, FRONT_END)
         enriched = [_caption(clip) for clip in clips if clip["split"] == "train"]
         write_rows(made.captions / name, enriched, CAPTIONS, {})
+    write_rows(made.audit / "shard-00000.parquet", [], AUDIT, {})
     return made
 
 
@@ -65,11 +70,14 @@ def _clip(i: int) -> dict[str, object]:
         "dataset": "toy",
         "split": SPLITS[i % 5],
         "uri": f"{i}.wav",
+        "offset": None,
+        "n_bytes": None,
         "captions": [f"{sound} is heard.", f"The sound of {sound.lower()}, number {i}."],
         "labels": [sound, "No such class"],
         "duration_s": None,
         "licence": "",
         "source": "",
+        "origin": "",
     }
 
 
@@ -85,7 +93,11 @@ def _mel(i: int) -> dict[str, object]:
         "source_rate_hz": 16000,
         "channels": 1,
         "peak": 0.5,
-        "sha256": "",
+        "loudness_lufs": None,
+        "silence": 0.0,
+        "clipping": 0.0,
+        "sha256": f"{i}",
+        "mel_sha256": f"{i}",
     }
 
 

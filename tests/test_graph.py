@@ -36,6 +36,7 @@ CORE = {
 MAY_IMPORT = {  # package → packages beside the core
     "sources": set(),
     "audio": set(),
+    "audit": set(),
     "tagger": {"model", "training"},
     "tagging": {"model"},
     "llm": set(),

@@ -89,14 +89,14 @@ def test_no_kept_caption_is_an_error_that_names_the_switch(corpus: Corpus, tmp_p
 
 def test_reader_gives_each_row_through_a_cache_of_one_group(corpus: Corpus) -> None:
     clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["train", "val", "test"])
-    reader = MelReader(cached_row_groups=1)
+    reader = MelReader()
     lengths = [len(reader.read(row.path, row.row)) for row in clips[::-1].itertuples()]
     assert lengths == [30 + i for i in reversed(range(30))]
 
 
 def start(folder: Path, processes: int) -> "subprocess.Popen[str]":
     arguments = "--clips data/sources --mels data/audio --captions data/captions "
-    arguments += "--tagger data/tagger/model --out data/pretrain/model --history history.csv"
+    arguments += "--audit data/audit --tagger data/tagger/model --out data/pretrain/model --history history.csv"
     env = os.environ | {
         "PYTHONPATH": str(ROOT),
         "FLAP_NPROC": str(processes),

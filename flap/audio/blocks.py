@@ -35,7 +35,10 @@ class MonoBlocks:
 def _downmix(frames_TC: np.ndarray) -> np.ndarray:
     """Mean over channels, (T,); for a few of them much faster than `mean(axis=1)`."""
     n_channels = frames_TC.shape[1]
-    mono_T = frames_TC[:, 0].copy()
-    for channel in range(1, n_channels):
+    if n_channels == 1:
+        return frames_TC[:, 0].copy()
+    mono_T = frames_TC[:, 0] + frames_TC[:, 1]
+    for channel in range(2, n_channels):
         mono_T += frames_TC[:, channel]
-    return mono_T if n_channels == 1 else mono_T * np.float32(1 / n_channels)
+    mono_T *= np.float32(1 / n_channels)
+    return mono_T

@@ -51,7 +51,9 @@ def decode(data: bytes, max_seconds: float) -> Recording:
         except Rejected:
             raise
         except Exception as second:
-            detail = f"soundfile: {first_line(first)}; PyAV: {first_line(second)}"
+            # libsndfile's whole message names an address, and equal shards have equal bytes.
+            why = getattr(first, "error_string", "") or type(first).__name__
+            detail = f"soundfile: {why} PyAV: {first_line(second)}"
             raise Rejected("unreadable", detail) from second
     if not len(recording.samples):
         raise Rejected("empty", "no samples")

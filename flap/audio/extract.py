@@ -16,8 +16,6 @@ from flap.audio.resample import RESAMPLER, resample
 from flap.schemas import CLIPS, MELS, mel_bytes
 from flap.shards import REJECTS_FOLDER, Row, open_rows, read_table, write_rejects
 
-MEL_ROW_GROUP = 32  # about 8 MB of 10-second clips: what a shuffled reader can afford
-
 
 def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
     """Write `target` (MELS) and `_rejects/<same name>` beside it; every row ends in one.
@@ -31,9 +29,7 @@ def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
     rejects: list[Row] = []
     front_end = config.model_dump() | {"resampler": RESAMPLER, "mel": "natural log, float16"}
     rows = read_table(clips, CLIPS, ["clip_id", "uri", "offset", "n_bytes"]).to_pylist()
-    with open_rows(
-        target, MELS, front_end, row_group_rows=MEL_ROW_GROUP, plain=("mel",)
-    ) as writer:
+    with open_rows(target, MELS, front_end) as writer:
         for row in rows:
             clip_id = {"clip_id": row["clip_id"]}
             try:
@@ -87,7 +83,8 @@ def _check_usable(recording: Recording, config: AudioConfig) -> float:
 
 
 def _finite_log_mel(samples: np.ndarray, config: AudioConfig) -> np.ndarray:
+    """Log-mel (n_frames, n_mels), float16."""
     mel_TF = log_mel(samples, config)
     if not np.isfinite(mel_TF).all():  # the power of samples near float32's limit is infinite
         raise Rejected("non_finite", "samples too large for their power to be a number")
-    return mel_TF
+    return torch.from_numpy(mel_TF).half().numpy()  # five times as fast as numpy's astype

@@ -1,7 +1,6 @@
 """Samples → how loud, how silent, how clipped a recording is."""
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -9,7 +8,10 @@ from flap.audio.config import AudioConfig
 
 _FULL_SCALE = 0.9999  # what 16-bit converters and limiters stop at
 _SILENT_RMS = 10 ** (-60 / 20)
-_GATE_SECONDS = 0.4
+_HOPS_A_SECOND, _HOPS_A_BLOCK = 10, 4  # blocks of 0.4 s that overlap by three quarters
+_OFFSET_LUFS = -0.691
+_ABSOLUTE_GATE = 10 ** ((-70 - _OFFSET_LUFS) / 10)
+_RELATIVE_GATE = 10 ** (-10 / 10)
 
 
 def peak(samples: np.ndarray) -> float:
@@ -25,15 +27,28 @@ def count_clipped(frames_TC: np.ndarray) -> int:
 
 
 def loudness_lufs(samples: np.ndarray, rate_hz: int) -> float | None:
-    """Integrated loudness of mono samples by ITU-R BS.1770-4, as pyloudnorm measures it.
+    """Integrated loudness of mono samples by ITU-R BS.1770-4.
+
+    As pyloudnorm's Meter with pyloudnorm's filters, both of them in one pass and the blocks of
+    0.4 s from sums over 0.1 s: the Meter would take a third of the stage's time.
 
     Returns:
-        None below 0.4 s, which is a gating block, and where every block is below the gate.
+        None below 0.4 s, and where every block is below the absolute gate.
     """
-    if len(samples) < _GATE_SECONDS * rate_hz:
+    from scipy.signal import sosfilt
+
+    hop = rate_hz // _HOPS_A_SECOND
+    n_hops = len(samples) // hop
+    if n_hops < _HOPS_A_BLOCK:
         return None
-    loudness = float(_meter(rate_hz).integrated_loudness(samples))
-    return loudness if np.isfinite(loudness) else None
+    weighted_HN = sosfilt(_k_weighting(rate_hz), samples[: n_hops * hop]).reshape(n_hops, hop)
+    powers_H = np.einsum("hn,hn->h", weighted_HN, weighted_HN) / hop
+    powers_B = np.convolve(powers_H, np.full(_HOPS_A_BLOCK, 1 / _HOPS_A_BLOCK), "valid")
+    heard_B = powers_B[powers_B >= _ABSOLUTE_GATE]
+    if not len(heard_B):
+        return None
+    loud_B = heard_B[heard_B > heard_B.mean() * _RELATIVE_GATE]
+    return float(_OFFSET_LUFS + 10 * np.log10(loud_B.mean()))
 
 
 def silence(samples: np.ndarray, config: AudioConfig) -> float:
@@ -50,7 +65,10 @@ def silence(samples: np.ndarray, config: AudioConfig) -> float:
 
 
 @lru_cache
-def _meter(rate_hz: int) -> Any:
-    from pyloudnorm import Meter
+def _k_weighting(rate_hz: int) -> np.ndarray:
+    """BS.1770's shelf and high pass as second-order sections, (2, 6)."""
+    from pyloudnorm import IIRfilter
 
-    return Meter(rate_hz)
+    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate_hz, "high_shelf")
+    high_pass = IIRfilter(0.0, 0.5, 38.0, rate_hz, "high_pass")
+    return np.array([[*section.b, *section.a] for section in (shelf, high_pass)])

@@ -1,7 +1,7 @@
 """A file's bytes → whether they end before the length that its container tells.
 
-Decoders read such a file without complaint, so a clip would silently be a shorter one. FLAC,
-MP4 and Matroska are not here: their decoders know how much must come.
+Many decoders read such a file without complaint, and a clip would silently be a shorter one.
+What the header does not tell, `flap.audio.decode` sees from the number of samples.
 """
 
 import re
@@ -11,6 +11,7 @@ from flap.audio.rejected import Rejected
 
 _SLACK_BYTES = 1024  # padding and tags that writers count or forget
 _UNKNOWN = (0, 0xFFFFFFFF)  # lengths that a writer to a pipe leaves in the header
+_MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 _OGG_HEADER, _OGG_END_OF_STREAM = 27, 4
 
 
@@ -23,7 +24,10 @@ def check_whole(data: bytes) -> None:
     if data[:4] == b"OggS":
         _check_ogg(data)
         return
-    declared = _DECLARED_BYTES.get(data[:4], _mp3_bytes)(data)
+    declared_bytes = (
+        _mp4_bytes if data[4:8] == b"ftyp" else _DECLARED_BYTES.get(data[:4], _mp3_bytes)
+    )
+    declared = declared_bytes(data)
     if declared is not None and declared - _SLACK_BYTES > len(data):
         raise Rejected("unreadable", f"truncated: {len(data)} of {declared} bytes")
 
@@ -85,6 +89,48 @@ def _mp3_bytes(data: bytes) -> int | None:
     return None if size in _UNKNOWN else start + size
 
 
+def _mp4_bytes(data: bytes) -> int | None:
+    """To the end of the last box; boxes follow one another."""
+    position = 0
+    while position + 8 <= len(data):
+        size = _big(data, position)
+        if size == 1:
+            size = _big(data, position + 8, 8)
+        if size < 8:  # 0: to the end of the file; others are no box
+            return None
+        position += size
+    return position
+
+
+def _caf_bytes(data: bytes) -> int | None:
+    """To the end of the last chunk."""
+    position = 8
+    while position + 12 <= len(data):
+        size = _big(data, position + 4, 8)
+        if size == 0xFFFFFFFFFFFFFFFF:
+            return None
+        position += 12 + size
+    return position
+
+
+def _matroska_bytes(data: bytes) -> int | None:
+    """To the end of the segment, which follows the EBML header and is all the rest."""
+    header_size, header = _ebml_size(data, 4)
+    segment = header + header_size
+    if data[segment : segment + 4] != _MATROSKA_SEGMENT:
+        return None
+    size, start = _ebml_size(data, segment + 4)
+    return start + size if size else None
+
+
+def _ebml_size(data: bytes, start: int) -> tuple[int, int]:
+    """A size of 1 to 8 bytes, 0 for unknown, and where it ends."""
+    width = 9 - _big(data, start, 1).bit_length()
+    ones = (1 << 7 * width) - 1
+    size = _big(data, start, width) & ones
+    return (0 if size == ones else size), start + width
+
+
 _DECLARED_BYTES: dict[bytes, Callable[[bytes], int | None]] = {
     b"RIFF": _riff_bytes,
     b"RIFX": _form_bytes,
@@ -93,4 +139,6 @@ _DECLARED_BYTES: dict[bytes, Callable[[bytes], int | None]] = {
     b"FORM": _form_bytes,
     b"riff": _w64_bytes,
     b".snd": _au_bytes,
+    b"caff": _caf_bytes,
+    b"\x1aE\xdf\xa3": _matroska_bytes,
 }

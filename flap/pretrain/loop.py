@@ -149,7 +149,6 @@ class Trainer:
             self.clips,
             share,
             draw,
-            window_shards=self.config.shuffle_shards,
             workers=self.config.loader_workers,
         )
 

@@ -3,7 +3,7 @@
 Enriched captions are added beside the originals: same audio, another caption.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -21,15 +21,20 @@ def training_clips(
     captions: Path,
     datasets: Iterable[str],
     which: Literal["original", "enriched", "both", "none"],
+    dropped: Collection[str] = (),
 ) -> pd.DataFrame:
     """Clips of the split `train` with the captions to pair them with, in shard order.
+
+    Args:
+        clips, mels, datasets, dropped: as of `usable_clips`.
+        captions: folder of CAPTIONS folders, one a dataset (`data/captions`).
 
     Returns:
         As `usable_clips`, `captions` replaced; clips left without a caption are not in it. With
         `none`, for reconstruction alone, all clips, each without captions.
     """
     datasets = list(datasets)
-    found = usable_clips(clips, mels, datasets, ["train"])
+    found = usable_clips(clips, mels, datasets, ["train"], dropped)
     if which == "none":
         return found.assign(captions=pd.Series([[] for _ in found.index], index=found.index))
     if which != "original":

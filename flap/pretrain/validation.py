@@ -28,7 +28,7 @@ def validation_loss(
         reconstructed: the mask, where reconstruction alone is trained.
     """
     model.eval()  # type: ignore[no-untyped-call]
-    encoder, reader, found = model.config.encoder, MelReader(cached_row_groups=1), []
+    encoder, reader, found = model.config.encoder, MelReader(), []
     whole = max(1, len(clips) // _BATCH) * _BATCH
     for start in range(0, min(whole, len(clips)), _BATCH):
         part = clips.iloc[start : start + _BATCH]

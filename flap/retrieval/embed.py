@@ -33,7 +33,7 @@ class FlapEmbedder:
     def __init__(self, saved: SavedFlap, device: torch.device) -> None:
         self._model, self._tokenizer, self._device = saved.model, saved.tokenizer, device
         self._model.to(device)  # type: ignore[arg-type]
-        self._reader = MelReader(cached_row_groups=1)
+        self._reader = MelReader()
 
     def audio(self, clips: pd.DataFrame) -> torch.Tensor:
         config = self._model.config

@@ -6,6 +6,7 @@ the shards before it stay as they are. Here names become clip ids, labels AudioS
 splits ours; what cannot be used becomes a reject with its reason.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,9 +79,13 @@ class Intake:
     notes: list[str] = field(default_factory=list)
     """What the user should know of the corpus, one sentence each."""
 
-    def keep(self, name: str, data: bytes) -> Place:
-        """Store a recording that lies in no file of its own, once, below the shards' folder."""
-        path = Path(RECORDINGS_FOLDER) / name
+    def keep(self, data: bytes, suffix: str) -> Place:
+        """Store a recording that lies in no file of its own, once, below the shards' folder.
+
+        Its name is its hash, so that a run which goes on after a kill takes no stale one.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        path = Path(RECORDINGS_FOLDER) / digest[:2] / f"{digest}{suffix}"
         if not (self.work / path).exists():
             with atomic_path(self.work / path) as temporary:
                 temporary.write_bytes(data)
@@ -172,13 +177,14 @@ def _refuse_recording(
     if not item.recording:
         return "missing", "names no recording"
     try:
+        recording.encode()
         if files.leaves(item.recording):
             return "outside", f"'{recording}' is not inside the corpus's folder"
         if recording in seen:
             return "duplicate", f"'{recording}' again; give its further captions in the first row"
         if item.place is None and not files.has(recording):
             return "missing", f"no file '{recording}' in the corpus's folder"
-    except (OSError, ValueError) as error:  # a name that no file system takes
+    except (OSError, ValueError) as error:  # a name that no file system takes, or no UTF-8
         return "missing", f"'{recording[:80]}': {error}"
     return None
 
@@ -221,12 +227,12 @@ def _keys(item: Item) -> Sequence[str]:
 
 def _captions(item: Item) -> list[str]:
     """The item's captions, each once, blanks as one."""
-    found = (" ".join(caption.split()) for caption in item.captions)
+    found = (" ".join(_unicode(caption).split()) for caption in item.captions)
     return list(dict.fromkeys(caption for caption in found if caption))
 
 
 def _clip(dataset: str, name: str, item: Item, split: str, files: CorpusFiles) -> Row:
-    labels = (label.strip() for label in item.labels)
+    labels = (_unicode(label).strip() for label in item.labels)
     place = item.place or Place(files.uri(item.recording))
     return {
         "clip_id": f"{dataset}/{name}",
@@ -238,18 +244,23 @@ def _clip(dataset: str, name: str, item: Item, split: str, files: CorpusFiles) -
         "captions": _captions(item),
         "labels": list(dict.fromkeys(find_class(label) or label for label in labels if label)),
         "duration_s": item.duration_s,
-        "licence": item.licence,
-        "source": item.source,
+        "licence": _unicode(item.licence),
+        "source": _unicode(item.source),
         "origin": item.origin,
     }
 
 
+def _unicode(text: str) -> str:
+    """Text that a table can hold: JSON and file names can have halves of characters."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _reject(clip_id: str, where: str, reason: str, detail: str) -> Row:
     return {
-        "clip_id": clip_id,
+        "clip_id": _unicode(clip_id),
         "stage": "sources",
         "reason": reason,
-        "detail": f"{where}: {detail}",
+        "detail": _unicode(f"{where}: {detail}"),
     }
 
 

@@ -10,6 +10,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flap.errors import UserError, first_line
 
+RECORDING_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a")
+
 
 class CorpusFiles:
     """What lies under `root`, a path from the project's root or an fsspec URL."""
@@ -17,7 +19,7 @@ class CorpusFiles:
     def __init__(self, root: str) -> None:
         """
         Raises:
-            UserError: there is no such folder, or no library here speaks the URL's protocol.
+            UserError: no library here speaks the URL's protocol.
         """
         self.root = root.rstrip("/")
         try:
@@ -25,16 +27,51 @@ class CorpusFiles:
         except (ImportError, ValueError) as error:
             raise UserError(f"{root}: {first_line(error)}") from None
         self._local = isinstance(self._fs, LocalFileSystem)
-        if not self._fs.isdir(self._base):
-            raise UserError(f"{root}: no such folder; name the folder that holds the corpus")
+
+    @property
+    def is_folder(self) -> bool:
+        """
+        Raises:
+            UserError: its server does not answer, or does not let us in.
+        """
+        try:
+            return bool(self._fs.isdir(self._base))
+        except Exception as error:  # each client has its own classes
+            raise UserError(
+                f"{self.root}: cannot be read ({first_line(error)}); check the credentials and "
+                "the endpoint that its fsspec client takes"
+            ) from None
+
+    def check_folder(self) -> None:
+        """
+        Raises:
+            UserError: there is no such folder, or it cannot be read.
+        """
+        if not self.is_folder:
+            raise UserError(f"{self.root}: no such folder; name the folder that holds the corpus")
 
     def uri(self, name: str) -> str:
         """Where a file is, as CLIPS says it: relative paths stay relative."""
         return f"{self.root}/{name}"
 
     def find(self, *suffixes: str) -> list[str]:
-        """Names of all files below the root that end in one of `suffixes`, in order."""
-        return [name for name in self._names if name.endswith(suffixes)]
+        """Names of all files below the root that end in one of `suffixes`, in any case, in order.
+
+        Hidden files are left out, such as those that macOS puts beside the true ones.
+        """
+        return [
+            name
+            for name in self._names
+            if name.lower().endswith(suffixes) and not PurePosixPath(name).name.startswith(".")
+        ]
+
+    @cached_property
+    def recordings(self) -> dict[str, list[str]]:
+        """Name without folder and extension → the recordings below the root that have it."""
+        found: dict[str, list[str]] = {}
+        for name in self.find(*RECORDING_SUFFIXES):
+            found.setdefault(stem(name), []).append(name)
+        return found
 
     def open(self, name: str) -> IO[bytes]:
         return self._fs.open(f"{self._base}/{name}", "rb")
@@ -64,3 +101,13 @@ class CorpusFiles:
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self._names)
+
+
+def stem(name: str) -> str:
+    """Name without folder and extension, nor blanks around it, which tables do not keep."""
+    return PurePosixPath(name).stem.strip()
+
+
+def in_folder(name: str, folder: str) -> bool:
+    """Whether one of the folders on a file's path has `folder` in its name, in any case."""
+    return any(folder.lower() in part.lower() for part in PurePosixPath(name).parent.parts)

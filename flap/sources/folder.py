@@ -15,16 +15,15 @@ ignored, and named once):
 Every line of the table ends as a row of CLIPS or as one of REJECTS.
 """
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from flap.errors import UserError
 from flap.sources.config import FolderDataset
 from flap.sources.corpus import Intake, Item, Refused
 from flap.sources.files import CorpusFiles
-from flap.sources.tables import Line, read_table
+from flap.sources.tables import Line, read_table, seconds
 
 _CAPTION, _LABELS = re.compile(r"captions?(_\d+)?"), re.compile(r"labels?(_\d+)?")
 _KNOWN_COLUMNS = {"file_name", "split", "licence", "license", "source", "duration_s"} | {
@@ -61,34 +60,38 @@ def read_folder(
     """
     name = table_name(files)
     columns, lines = read_table(files, name)
-    captions = [column for column in columns if _CAPTION.fullmatch(column)]
-    labels = [column for column in columns if _LABELS.fullmatch(column)]
-    _check_columns(files.uri(name), columns, captions, config)
-    ignored = [c for c in columns if c not in {*_KNOWN_COLUMNS, *captions, *labels}]
+    _check_columns(files.uri(name), columns, config)
+    ignored = [column for column in columns if not _is_known(column)]
     if ignored:
         intake.notes.append(f"ignored columns: {', '.join(ignored)}")
-    for line in lines:
-        yield Item(
-            where=f"line {line.number}",
-            recording=line["file_name"],
-            name=PurePosixPath(line["file_name"] or "_").with_suffix("").as_posix(),
-            captions=[line[column] for column in captions],
-            labels=[label for column in labels for label in line[column].split(";")],
-            split=line["split"] if "split" in columns else None,
-            duration_s=seconds(line["duration_s"]),
-            licence=line["licence"] or line["license"],
-            source=line["source"],
-            origin=_origin(line),
-        )
+    yield from map(item_of, lines)
 
 
-def seconds(text: str) -> float | None:
-    """A positive number, None where there is none (the audio stage measures it)."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 < value < math.inf else None
+def item_of(line: Line) -> Item:
+    """What a line of a table says, by the columns above."""
+    cells = line.cells.items()
+    return Item(
+        where=f"line {line.number}",
+        recording=line["file_name"],
+        name=PurePosixPath(line["file_name"] or "_").with_suffix("").as_posix(),
+        captions=[cell for column, cell in cells if _CAPTION.fullmatch(column)],
+        labels=[
+            label
+            for column, cell in cells
+            if _LABELS.fullmatch(column)
+            for label in cell.split(";")
+        ],
+        split=line.cells.get("split"),
+        duration_s=seconds(line["duration_s"]),
+        licence=line["licence"] or line["license"],
+        source=line["source"],
+        origin=_origin(line),
+    )
+
+
+def _is_known(column: str) -> bool:
+    patterns = (_CAPTION, _LABELS)
+    return column in _KNOWN_COLUMNS or any(pattern.fullmatch(column) for pattern in patterns)
 
 
 def _origin(line: Line) -> str:
@@ -98,15 +101,14 @@ def _origin(line: Line) -> str:
     return ""
 
 
-def _check_columns(
-    where: str, columns: list[str], captions: Sequence[str], config: FolderDataset
-) -> None:
+def _check_columns(where: str, columns: list[str], config: FolderDataset) -> None:
     found = f"(columns found: {', '.join(columns)})"
     if "file_name" not in columns:
         raise UserError(
             f"{where}: column 'file_name' is missing; add it, with each recording's path from "
             f"the table's folder {found}"
         )
+    captions = any(_CAPTION.fullmatch(column) for column in columns)
     if not captions and config.captions == "required":
         raise UserError(
             f"{where}: column 'caption' is missing; add it, or caption_1 to caption_5, or set "

@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,47 @@ def read_table(
     read = _read_parquet if name.endswith(".parquet") else _read_csv
     with files.open(name) as file:
         return read(files.uri(name), file, encoding)
+
+
+def require_columns(where: str, columns: Sequence[str], *required: str) -> None:
+    """
+    Raises:
+        UserError: one of the columns is not there.
+    """
+    for column in required:
+        if column not in columns:
+            raise UserError(
+                f"{where}: column '{column}' is missing (columns found: {', '.join(columns)})"
+            )
+
+
+def read_json(files: CorpusFiles, name: str) -> Any:
+    """
+    Raises:
+        UserError: there is no such file, or it holds no JSON.
+    """
+    try:
+        with files.open(name) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise UserError(f"{files.uri(name)}: no such file") from None
+    except ValueError as error:
+        raise UserError(f"{files.uri(name)}: not JSON: {first_line(error)}") from None
+
+
+def texts(value: Any) -> list[str]:
+    """A cell of JSON or Parquet that may be absent, one value or a list of them."""
+    values = value if isinstance(value, list) else [value]
+    return [str(item) for item in values if item is not None]
+
+
+def seconds(value: Any) -> float | None:
+    """A positive number, None where there is none (the audio stage measures it)."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 < number < math.inf else None
 
 
 def _read_csv(where: str, file: Any, encoding: str) -> tuple[list[str], list[Line]]:

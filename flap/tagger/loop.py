@@ -77,7 +77,6 @@ def train(
         clips,
         GlobalBatches(order, config.batch, steps, rank=0, world_size=1),
         WindowDraw(tagger.config.clip_frames, False, config.spec_augment, config.seed),
-        window_shards=config.shuffle_shards,
         workers=config.loader_workers,
     )
     tagger.train()
@@ -115,7 +114,7 @@ def _loss(
 @torch.inference_mode()
 def predict(tagger: Tagger, clips: pd.DataFrame) -> np.ndarray:
     """Probability of each class for the middle window of each clip, (clips, classes)."""
-    device, reader = next(tagger.parameters()).device, MelReader(cached_row_groups=1)
+    device, reader = next(tagger.parameters()).device, MelReader()
     parts = []
     for start in range(0, len(clips), _EVALUATION_BATCH):
         rows = clips.iloc[start : start + _EVALUATION_BATCH]

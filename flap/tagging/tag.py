@@ -43,7 +43,7 @@ def tag_shard(mels: Path, target: Path, tagger: Path, config: TaggingConfig) -> 
     clips = read_table(mels, MELS, ["clip_id"]).to_pandas()
     clips["path"], clips["row"] = str(mels), np.arange(len(clips))
     rows: list[Row] = []
-    reader = MelReader(cached_row_groups=1)
+    reader = MelReader()
     for start in range(0, len(clips), config.batch):
         part = clips.iloc[start : start + config.batch]
         windows = middle_windows(reader.read_all(part), model.config.clip_frames, fusion=False)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from torch.utils.data import DataLoader, Dataset
 
 from flap.clips import MelReader
@@ -39,28 +38,25 @@ def read_batches(
     batches: GlobalBatches,
     draw: WindowDraw,
     *,
-    window_shards: int,
     workers: int,
 ) -> Iterable[Batch]:
     """The windows of this rank's share of each global batch.
 
     Args:
         clips: columns path and row, as `flap.clips.usable_clips` gives them.
-        window_shards: shards shuffled together, kept in memory by each worker.
         workers: processes that read ahead; 0 reads in this one.
     """
-    paths = clips["path"].unique()
-    row_groups = max(pq.read_metadata(path).num_row_groups for path in paths)
-    dataset = _Windows(clips, draw, cached_row_groups=window_shards * row_groups)
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, num_workers=workers)
+    return DataLoader(
+        _Windows(clips, draw), batch_sampler=batches, collate_fn=_collate, num_workers=workers
+    )
 
 
 class _Windows(Dataset[tuple[Window, Pair]]):
     """Windows by `Pair`."""
 
-    def __init__(self, clips: pd.DataFrame, draw: WindowDraw, cached_row_groups: int) -> None:
+    def __init__(self, clips: pd.DataFrame, draw: WindowDraw) -> None:
         self._paths, self._rows = clips["path"].to_numpy(), clips["row"].to_numpy()
-        self._draw, self._reader = draw, MelReader(cached_row_groups)
+        self._draw, self._reader = draw, MelReader()
 
     def __getitem__(self, pair: Pair) -> tuple[Window, Pair]:
         mel_TF = self._reader.read(self._paths[pair.clip], int(self._rows[pair.clip]))

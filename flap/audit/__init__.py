@@ -1,0 +1,1 @@
+"""What is wrong with the corpora taken together: leaks, copies, captions missing or too long."""

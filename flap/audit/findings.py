@@ -1,0 +1,66 @@
+"""Clips of all corpora → rows of AUDIT."""
+
+import pandas as pd
+
+from flap.audit.config import AuditConfig
+from flap.audit.sameness import duplicates, leaks
+from flap.schemas import AUDIT, AUDIT_FINDINGS, AUDIT_RULES
+
+_RULES = {"sha256": "content", "mel_sha256": "content", "origin": "origin"}
+_EQUAL = {"sha256": "equal bytes", "mel_sha256": "equal log-mels"}
+
+
+def find(clips: pd.DataFrame, config: AuditConfig) -> pd.DataFrame:
+    """All findings as rows of AUDIT, kind after kind, each in the clips' order.
+
+    A leaking clip is not listed as a duplicate too: who keeps leaks keeps their copies. Only
+    clips of training splits are ever dropped, for what is left out of val or test changes what
+    the scores mean.
+
+    Args:
+        clips: as `flap.audit.clips.read_clips` gives them.
+    """
+    leaking, copies = leaks(clips), duplicates(clips)
+    copies = copies[~copies["clip"].isin(leaking["clip"])]
+    in_training = clips["split"].loc[copies["clip"]].to_numpy() == "train"
+    parts = (
+        _same("leak", leaking, clips).assign(dropped=config.drop_leaks),
+        _same("duplicate", copies, clips).assign(dropped=in_training & config.drop_duplicates),
+        _no_caption(clips).assign(dropped=False),
+        _long_caption(clips, config.max_caption_words).assign(dropped=False),
+    )
+    found = pd.concat(parts, ignore_index=True)
+    assert set(found["finding"]) <= AUDIT_FINDINGS and set(found["rule"]) <= AUDIT_RULES
+    return found[[column.name for column in AUDIT.columns]]
+
+
+def _same(finding: str, found: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of clips as rows of AUDIT; the evidence is the detail."""
+    rows = _rows(finding, clips.loc[found["clip"]])
+    others = clips.loc[found["other"]]
+    rows["rule"] = found["key"].map(_RULES).to_numpy()
+    rows["other"] = others["clip_id"].to_numpy()
+    rows["other_dataset"] = others["dataset"].to_numpy()
+    rows["other_split"] = others["split"].to_numpy()
+    equal = found["key"].map(_EQUAL)
+    rows["detail"] = equal.where(equal.notna(), others["origin"].to_numpy()).to_numpy()
+    return rows
+
+
+def _no_caption(clips: pd.DataFrame) -> pd.DataFrame:
+    return _rows("no_caption", clips[clips["captions"] == 0])
+
+
+def _long_caption(clips: pd.DataFrame, max_words: int) -> pd.DataFrame:
+    found = clips[clips["words"] > max_words]
+    rows = _rows("long_caption", found)
+    position, words = found["longest"].astype(str), found["words"].astype(str)
+    rows["detail"] = ("caption #" + position + ": " + words + " words").to_numpy()
+    return rows
+
+
+def _rows(finding: str, clips: pd.DataFrame) -> pd.DataFrame:
+    """Rows of AUDIT that name no other clip yet."""
+    rows = clips[["clip_id", "dataset", "split"]].reset_index(drop=True)
+    empty = dict.fromkeys(("rule", "other", "other_dataset", "other_split", "detail"), "")
+    return rows.assign(finding=finding, **empty)
