@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -178,7 +178,7 @@ class _MakeShard:
             return
         published = self.out / shard.name
         if _is_made(published, self.published_notes / shard.name, key):
-            _link([*self.out.glob(f"_*/{shard.name}"), published], self.out, self.folder)
+            _link([*_side_files(self.out, shard), published], self.out, self.folder)
         else:
             self.function(shard, target)
         _take_note(target, note, key)
@@ -195,6 +195,12 @@ def _is_made(target: Path, note: Path, key: str) -> bool:
 def _take_note(target: Path, note: Path, key: str) -> None:
     with atomic_path(note) as temporary:
         temporary.write_text(f"{key} {identity(target)}")
+
+
+def _side_files(out: Path, shard: Path) -> Iterator[Path]:
+    """What a function wrote beside a shard: `_rejects/<name>`, `_recordings/<stem>/…`."""
+    yield from out.glob(f"_*/{shard.name}")
+    yield from (path for path in out.glob(f"_*/{shard.stem}/**/*") if path.is_file())
 
 
 def _link(files: Iterable[Path], out: Path, folder: Path) -> None:

@@ -26,7 +26,10 @@ SPLITS = ("train", "train", "train", "val", "test")
 
 @dataclass(frozen=True)
 class Corpus:
-    """CLIPS, MELS, CAPTIONS and an AUDIT without findings of the dataset `toy`; a clip's label is the band that is loud."""
+    """CLIPS, MELS, CAPTIONS and an empty AUDIT of the dataset `toy`.
+
+    A clip's label is the band that is loud.
+    """
 
     data: Path
 

@@ -1,203 +1,98 @@
-"""Stage `audio`: decoding, the Kaldi front end, and a reject for whatever cannot be used."""
+"""Stage `audio`: every row of CLIPS ends in MELS or in REJECTS, with what it should say."""
 
 import errno
 import hashlib
 import os
 from pathlib import Path
 
-import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
-import torch
+from audio_files import CONFIG, clip_row, encoded, heard_and_rejected, noise, tone
 
-from flap.audio.config import AudioConfig
-from flap.audio.decode import Recording, Rejected, decode
-from flap.audio.extract import extract, extract_shard
-from flap.audio.fbank import log_mel
-from flap.schemas import CLIPS, MELS, REJECTS, mel_array, provenance
-from flap.shards import read_table, write_rows
-
-CONFIG = AudioConfig(
-    sample_rate_hz=16000,
-    n_mels=128,
-    frame_ms=25.0,
-    hop_ms=10.0,
-    window="hanning",
-    max_seconds=12.0,
-    min_seconds=0.1,
-    min_peak=1e-4,
-)
-
-
-def tone(seconds: float, rate_hz: int, hz: float = 1000.0) -> np.ndarray:
-    return (0.5 * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate_hz)) / rate_hz)).astype("f4")
-
-
-def write_m4a(path: Path, samples: np.ndarray, rate_hz: int) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=rate_hz)
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = rate_hz
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
-
-
-@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.ogg", "x.mp3", "x.m4a"])
-def test_formats_decode_to_mono(tmp_path: Path, name: str) -> None:
-    samples, path = tone(1.0, 44100), tmp_path / name
-    if name.endswith("m4a"):
-        write_m4a(path, samples, 44100)
-    else:
-        soundfile.write(path, np.stack([samples, samples / 2], axis=1), 44100)
-    recording = decode(path.read_bytes())
-    assert recording.rate_hz == 44100
-    assert recording.samples.ndim == 1 and recording.samples.dtype == np.float32
-    assert len(recording.samples) == pytest.approx(44100, abs=4096)  # codecs pad
-    spectrum = np.abs(np.fft.rfft(recording.samples))
-    assert np.argmax(spectrum) / len(recording.samples) * 44100 == pytest.approx(1000, abs=2)
-
-
-def test_channels_are_averaged(tmp_path: Path) -> None:
-    left = tone(0.2, 16000)
-    soundfile.write(tmp_path / "x.wav", np.stack([left, -left], axis=1), 16000, subtype="FLOAT")
-    recording = decode((tmp_path / "x.wav").read_bytes())
-    assert recording.channels == 2
-    assert np.abs(recording.samples).max() == 0
-
-
-def test_ten_seconds_are_998_frames_of_kaldi_fbank() -> None:
-    """Against the formula in plain numpy, float64: frames, Hann window, mel triangles, log."""
-    rng = np.random.default_rng(0)
-    samples = rng.normal(0, 0.1, 160000).astype("f4")
-    mel_TF = log_mel(Recording(samples, 16000, 1), CONFIG)
-    assert mel_TF.shape == (998, 128)
-    x = samples.astype("f8") - samples.mean(dtype="f8")
-    frame = x[160 * 500 : 160 * 500 + 400]
-    frame = frame - frame.mean()
-    frame = frame - 0.97 * np.concatenate([frame[:1], frame[:-1]])
-    power = np.abs(np.fft.rfft(frame * np.hanning(400), 512)) ** 2
-    edges = np.linspace(*(1127 * np.log(1 + np.array([20.0, 8000.0]) / 700)), 130)
-    bins = 1127 * np.log(1 + np.arange(257) * 16000 / 512 / 700)
-    up = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    down = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    weights = np.maximum(0, np.minimum(up, down))
-    weights[:, 256] = 0  # Kaldi leaves the Nyquist bin out
-    expected = np.log(np.maximum(weights @ power, np.finfo("f4").eps))
-    np.testing.assert_allclose(mel_TF[500], expected, atol=5e-3)
-
-
-def test_other_rates_are_resampled_and_long_ones_cut() -> None:
-    at_16k = log_mel(Recording(tone(1.0, 16000), 16000, 1), CONFIG)
-    at_48k = log_mel(Recording(tone(1.0, 48000), 48000, 1), CONFIG)
-    assert at_16k.shape == at_48k.shape == (98, 128)
-    assert np.abs(at_16k[10:-10].argmax(1) - at_48k[10:-10].argmax(1)).max() == 0
-    assert len(log_mel(Recording(tone(20.0, 16000), 16000, 1), CONFIG)) == 1198
-
-
-def test_offset_does_not_change_the_mel() -> None:
-    samples = tone(1.0, 16000) + np.random.default_rng(0).normal(0, 0.01, 16000).astype("f4")
-    shifted = log_mel(Recording(samples + np.float32(0.25), 16000, 1), CONFIG)
-    np.testing.assert_allclose(shifted, log_mel(Recording(samples, 16000, 1), CONFIG), atol=1e-2)
-
-
-def broken(folder: Path, reason: str) -> Path:
-    path = folder / f"{reason}.wav"
-    if reason == "unreadable":
-        path.write_bytes(b"RIFF this is no sound")
-    elif reason == "empty":
-        path.touch()
-    elif reason == "too_short":
-        soundfile.write(path, tone(0.05, 16000), 16000)
-    elif reason == "silent":
-        soundfile.write(path, np.zeros(16000), 16000)
-    elif reason == "non_finite":
-        soundfile.write(path, np.full(16000, np.nan, "f4"), 16000, subtype="FLOAT")
-    return path
-
-
-@pytest.mark.parametrize(
-    "reason", ["unreadable", "empty", "too_short", "silent", "non_finite", "missing"]
-)
-def test_what_cannot_be_used_is_rejected_with_its_reason(tmp_path: Path, reason: str) -> None:
-    with pytest.raises(Rejected) as caught:
-        extract(broken(tmp_path, reason), CONFIG)
-    assert caught.value.reason == reason
-
-
-def test_truncated_flac_is_unreadable(tmp_path: Path) -> None:
-    path = tmp_path / "x.flac"
-    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 48000), 16000)
-    path.write_bytes(path.read_bytes()[:-20000])
-    with pytest.raises(Rejected) as caught:
-        extract(path, CONFIG)
-    assert caught.value.reason == "unreadable"
-
-
-def test_header_without_samples_is_empty(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "x.wav", np.zeros(0), 16000)
-    with pytest.raises(Rejected) as caught:
-        extract(tmp_path / "x.wav", CONFIG)
-    assert caught.value.reason == "empty"
+from flap.audio.extract import extract
+from flap.audio.rejected import Rejected
+from flap.schemas import MELS, mel_array, provenance
 
 
 def test_every_row_ends_in_mels_or_rejects(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "good.wav", np.stack([tone(1.0, 22050)] * 2, axis=1), 22050)
-    files = [tmp_path / "good.wav", broken(tmp_path, "empty"), tmp_path / "gone.wav"]
-    clips = [
-        {
-            "clip_id": file.stem,
-            "dataset": "d",
-            "split": "train",
-            "uri": str(file),
-            "captions": ["A tone."],
-            "labels": [],
-            "duration_s": None,
-            "licence": "",
-            "source": "",
-        }
-        for file in files
-    ]
-    write_rows(tmp_path / "clips.parquet", clips, CLIPS, {})
-    target = tmp_path / "out" / "shard-00000.parquet"
-    extract_shard(tmp_path / "clips.parquet", target, CONFIG)
-    table = read_table(target, MELS)
-    (row,) = table.to_pylist()
+    good, empty = tmp_path / "good.wav", tmp_path / "empty.wav"
+    soundfile.write(good, np.stack([tone(1.0, 22050)] * 2, axis=1), 22050)
+    empty.touch()
+    uris = [str(good), str(empty), str(tmp_path / "gone.wav")]
+    heard, rejected = heard_and_rejected(tmp_path, map(clip_row, uris))
+    row = heard[str(good)]
+    assert list(heard) == [str(good)]
     assert mel_array(row["mel"], row["n_frames"]).shape == (98, 128)
-    assert (row["source_rate_hz"], row["channels"]) == (22050, 2)
-    assert row["sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
-    rejects = read_table(target.parent / "_rejects" / target.name, REJECTS).to_pylist()
-    assert [(r["clip_id"], r["reason"]) for r in rejects] == [
-        ("empty", "empty"),
-        ("gone", "missing"),
-    ]
-    assert provenance(table.schema)["sample_rate_hz"] == CONFIG.sample_rate_hz
-    assert torch.get_num_threads() >= 1
+    assert (row["source_rate_hz"], row["channels"], row["duration_s"]) == (22050, 2, 1.0)
+    assert row["peak"] == pytest.approx(0.5, abs=1e-3)
+    assert (row["clipping"], row["silence"]) == (0, 0)
+    assert row["loudness_lufs"] == pytest.approx(-9, abs=0.3)
+    assert row["sha256"] == hashlib.sha256(good.read_bytes()).hexdigest()
+    assert row["mel_sha256"] == hashlib.sha256(row["mel"]).hexdigest()
+    reasons = {clip_id: reject["reason"] for clip_id, reject in rejected.items()}
+    assert reasons == {uris[1]: "empty", uris[2]: "missing"}
 
 
-def test_playlists_open_nothing(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "private.wav", tone(1.0, 16000), 16000)
-    concat = f"ffconcat version 1.0\nfile {tmp_path / 'private.wav'}\n"
-    with pytest.raises(Rejected) as caught:
-        decode(concat.encode())
-    assert caught.value.reason == "unreadable"
+def test_equal_samples_have_equal_mels_in_any_container(tmp_path: Path) -> None:
+    samples = noise(1.0, 16000)
+    for kind in ("wav", "flac", "aiff"):
+        (tmp_path / kind).write_bytes(encoded(kind, samples, 16000))
+    heard, _ = heard_and_rejected(
+        tmp_path, [clip_row(str(tmp_path / kind)) for kind in ("wav", "flac", "aiff")]
+    )
+    assert len(heard) == 3
+    assert len({row["mel_sha256"] for row in heard.values()}) == 1
+    assert len({row["sha256"] for row in heard.values()}) == 3
 
 
-def test_flac_of_unknown_length_is_decoded(tmp_path: Path) -> None:
-    """As encoders write it to a pipe: STREAMINFO with a total of 0 samples."""
-    soundfile.write(tmp_path / "x.flac", tone(1.0, 16000), 16000)
-    data = bytearray((tmp_path / "x.flac").read_bytes())
-    data[21] &= 0xF0
-    data[22:26] = bytes(4)
-    assert len(decode(bytes(data)).samples) == 16000
+def test_a_shard_says_what_made_it_and_is_written_in_row_groups(tmp_path: Path) -> None:
+    """And so by row groups: more than one is never held."""
+    path = tmp_path / "x.wav"
+    path.write_bytes(encoded("wav", tone(0.2, 16000), 16000))
+    n_clips = MELS.row_group_rows + 1
+    rows = [clip_row(str(path)) | {"clip_id": str(i)} for i in range(n_clips)]
+    heard, _ = heard_and_rejected(tmp_path, rows)
+    assert list(heard) == [str(i) for i in range(n_clips)]
+    file = pq.ParquetFile(tmp_path / "out" / "shard-00000.parquet")
+    assert file.metadata.num_row_groups == 2
+    front_end = provenance(file.schema_arrow)
+    assert front_end["sample_rate_hz"] == CONFIG.sample_rate_hz
+    assert front_end["resampler"] == "soxr HQ"
+
+
+def test_a_member_of_a_tar_is_a_range_of_its_bytes(tmp_path: Path) -> None:
+    members = [encoded("flac", tone(0.5, 16000, hz), 16000) for hz in (500, 2000)]
+    path = tmp_path / "x.tar"
+    path.write_bytes(b"header" + b"".join(members))
+    places = [(6, len(members[0])), (6 + len(members[0]), len(members[1]))]
+    rows = [clip_row(str(path), *place) | {"clip_id": str(place)} for place in places]
+    heard, _ = heard_and_rejected(tmp_path, rows)
+    for place, data in zip(places, members, strict=True):
+        assert heard[str(place)]["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_a_long_recording_is_cut_and_keeps_its_duration(tmp_path: Path) -> None:
+    path = tmp_path / "long.flac"
+    path.write_bytes(encoded("flac", tone(20.0, 16000), 16000))
+    row = extract(str(path), None, None, CONFIG)
+    assert (row["n_frames"], row["duration_s"]) == (1198, 20.0)
+
+
+def test_samples_too_large_for_a_float_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.wav"
+    path.write_bytes(encoded("float", tone(1.0, 16000) * 1e30, 16000))
+    with pytest.raises(Rejected, match="non_finite"):
+        extract(str(path), None, None, CONFIG)
 
 
 def test_unreachable_disk_is_an_error_and_no_reject(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> bytes:
+    def fail(path: Path) -> os.stat_result:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(Path, "stat", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        extract(tmp_path / "x.wav", CONFIG)
+        extract(str(tmp_path / "x.wav"), None, None, CONFIG)

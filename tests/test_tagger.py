@@ -116,9 +116,10 @@ def test_a_released_tagger_is_taken_as_it_is(corpus: Corpus, tmp_path: Path) -> 
     }
     params["datasets"]["toy"]["splits"] = {"train": 1.0, "val": 0.0, "test": 0.0}
     (tmp_path / "params.yaml").write_text(json.dumps(params))
-    command = "-m pipeline.tagger --clips data/sources --mels data/audio --audit data/audit"
+    command = "-m pipeline.tagger --clips data/sources --mels data/audio --audit data/audit "
+    command += "--out data/tagger/model --metrics tagger.json"
     done = subprocess.run(
-        [sys.executable, *command.split(), "--out", "data/tagger/model", "--metrics", "tagger.json"],
+        [sys.executable, *command.split()],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,

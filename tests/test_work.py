@@ -33,6 +33,9 @@ def copy_shard(source: Path, target: Path, log: Path) -> None:
         file.write(f"{source.name}\n")
     rows = read_table(source, TAGS).to_pylist()
     write_rejects(target.parent / "_rejects" / target.name, [reject(rows[0]["clip_id"])], {})
+    recording = target.parent / "_recordings" / target.stem / "a.wav"
+    recording.parent.mkdir(parents=True, exist_ok=True)
+    recording.write_text(rows[0]["clip_id"])
     write_rows(target, rows, TAGS, {})
 
 
@@ -94,6 +97,7 @@ def test_a_new_shard_is_the_only_one_made(data: Path, tmp_path: Path) -> None:
     assert count_rows(data / "out/x") == count_rows(data / "out/x/_rejects") == 4
     rejects = read_table(data / "out/x/_rejects" / NAMES[0], REJECTS).to_pylist()
     assert rejects == [reject("0")]
+    assert (data / "out/x/_recordings/shard-00000/a.wav").read_text() == "0"
     assert {name: (data / "out/x" / name).stat().st_ino for name in NAMES} == before
 
 

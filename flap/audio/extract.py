@@ -1,6 +1,7 @@
 """One CLIPS shard → one MELS shard and its rejects."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from flap.audio import levels
 from flap.audio.config import AudioConfig
 from flap.audio.decode import Recording, decode
 from flap.audio.fbank import log_mel
-from flap.audio.read import read_recording
+from flap.audio.read import identity, read_recording
 from flap.audio.rejected import Rejected
 from flap.audio.resample import RESAMPLER, resample
 from flap.schemas import CLIPS, MELS, mel_bytes
@@ -39,6 +40,14 @@ def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
                 rejects.append(clip_id | why)
         rejects_path = target.parent / REJECTS_FOLDER / target.name
         write_rejects(rejects_path, rejects, {"stage": "audio"} | front_end)
+
+
+def recordings_of(clips: Path) -> str:
+    """What, beside the front end, decides the MELS of a CLIPS shard: its recordings, unread."""
+    columns = ["clip_id", "uri", "offset", "n_bytes"]
+    rows = read_table(clips, CLIPS, columns).to_pylist()
+    found = {uri: identity(uri) for uri in {row["uri"] for row in rows}}
+    return json.dumps([[*row.values(), found[row["uri"]]] for row in rows])
 
 
 def extract(uri: str, offset: int | None, n_bytes: int | None, config: AudioConfig) -> Row:

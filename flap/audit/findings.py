@@ -42,8 +42,8 @@ def _same(finding: str, found: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFram
     rows["other"] = others["clip_id"].to_numpy()
     rows["other_dataset"] = others["dataset"].to_numpy()
     rows["other_split"] = others["split"].to_numpy()
-    equal = found["key"].map(_EQUAL)
-    rows["detail"] = equal.where(equal.notna(), others["origin"].to_numpy()).to_numpy()
+    by_origin = found["key"] == "origin"
+    rows["detail"] = others["origin"].where(by_origin.to_numpy(), found["key"].map(_EQUAL).array)
     return rows
 
 

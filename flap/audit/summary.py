@@ -22,19 +22,18 @@ def metrics(clips: pd.DataFrame, audit: pd.DataFrame) -> dict[str, Any]:
 
     `leaks` and `duplicates` count by "corpus of the clip -> corpus of the clip it equals".
     """
-    by_dataset, findings = clips.groupby("dataset", sort=False), dict(list(audit.groupby("dataset")))
     return {
         "clips": len(clips),
         **_counts(audit),
         "leaks": _pairs(audit, "leak"),
         "duplicates": _pairs(audit, "duplicate"),
         "datasets": {
-            name: {
+            str(name): {
                 "clips": len(rows),
-                **_counts(findings.get(name, audit[:0])),
+                **_counts(audit[audit["dataset"] == name]),
                 "licences": _licences(rows),
             }
-            for name, rows in by_dataset
+            for name, rows in clips.groupby("dataset", sort=False)
         },
     }
 
@@ -48,15 +47,15 @@ def _counts(audit: pd.DataFrame) -> dict[str, int]:
 def _pairs(audit: pd.DataFrame, finding: str) -> dict[str, int]:
     rows = audit[audit["finding"] == finding]
     counts = (rows["dataset"] + " -> " + rows["other_dataset"]).value_counts()
-    return {str(pair): int(counts[pair]) for pair in sorted(counts.index)}
+    return {str(pair): int(rows) for pair, rows in counts.sort_index().items()}
 
 
 def _licences(clips: pd.DataFrame) -> dict[str, int]:
     """Clips by licence; some corpora name an author in each, so the rarest are one number."""
     found = clips["licence"].str.strip().replace("", "unknown").value_counts()
-    ordered = sorted(found.items(), key=lambda item: (-item[1], str(item[0])))
-    named = {str(licence): int(rows) for licence, rows in ordered[:_LICENCES]}
-    rest = sum(int(rows) for _, rows in ordered[_LICENCES:])
+    found = found.sort_index().sort_values(ascending=False, kind="stable")
+    named = {str(licence): int(rows) for licence, rows in found[:_LICENCES].items()}
+    rest = int(found[_LICENCES:].sum())
     return named | ({"others": rest} if rest else {})
 
 
@@ -77,10 +76,10 @@ def lines(counts: dict[str, Any], audit: pd.DataFrame, config: AuditConfig) -> I
 
 
 def _examples(rows: pd.DataFrame) -> Iterator[str]:
-    for row in rows[:_EXAMPLES].itertuples():
-        other = f" = {row.other} ({row.other_split})" if row.other else ""
-        detail = f", {row.detail}" if row.detail else ""
-        yield f"  {row.clip_id} ({row.split}){other}{detail}"
+    for row in rows[:_EXAMPLES].to_dict("records"):
+        other = f" = {row['other']} ({row['other_split']})" if row["other"] else ""
+        detail = f", {row['detail']}" if row["detail"] else ""
+        yield f"  {row['clip_id']} ({row['split']}){other}{detail}"
     if len(rows) > _EXAMPLES:
         yield f"  and {len(rows) - _EXAMPLES} more"
 

@@ -1,0 +1,65 @@
+"""Loudness, silence, clipping and peak on signals whose levels are known."""
+
+import numpy as np
+import pyloudnorm
+import pytest
+from audio_files import CONFIG
+
+from flap.audio.levels import count_clipped, loudness_lufs, peak, silence
+
+
+def sine(dbfs: float, seconds: float = 5.0, rate_hz: int = 16000) -> np.ndarray:
+    phase = 2 * np.pi * 997 * np.arange(round(seconds * rate_hz)) / rate_hz
+    return (10 ** (dbfs / 20) * np.sin(phase)).astype("f4")
+
+
+@pytest.mark.parametrize("dbfs", [0.0, -20.0, -40.0])
+def test_997_hz_at_full_scale_in_one_channel_is_minus_3_lufs(dbfs: float) -> None:
+    assert loudness_lufs(sine(dbfs), 16000) == pytest.approx(dbfs - 3.01, abs=0.1)
+
+
+def test_a_reference_of_minus_23_lufs() -> None:
+    assert loudness_lufs(sine(-23 + 3.01), 16000) == pytest.approx(-23, abs=0.1)
+
+
+@pytest.mark.parametrize("rate_hz", [16000, 32000, 44100, 48000])
+def test_loudness_is_pyloudnorms(rate_hz: int) -> None:
+    """Of whole tenths of a second: pyloudnorm counts a last block that is incomplete."""
+    rng = np.random.default_rng(0)
+    n_samples = rate_hz * 37 // 10
+    samples = rng.normal(0, 0.1, n_samples) * np.linspace(0, 1, n_samples) ** 2
+    expected = pyloudnorm.Meter(rate_hz).integrated_loudness(samples)
+    assert loudness_lufs(samples.astype("f4"), rate_hz) == pytest.approx(expected, abs=0.01)
+
+
+def test_pauses_are_gated() -> None:
+    paused = np.concatenate([sine(-20), np.zeros(80000, "f4")])
+    assert loudness_lufs(paused, 16000) == pytest.approx(-23.01, abs=0.2)
+
+
+def test_what_has_no_loudness() -> None:
+    assert loudness_lufs(sine(0, seconds=0.39), 16000) is None
+    assert loudness_lufs(sine(0, seconds=0.4), 16000) is not None
+    assert loudness_lufs(np.zeros(16000, "f4"), 16000) is None
+    assert loudness_lufs(sine(-80), 16000) is None
+
+
+def test_silence_is_the_share_of_quiet_frames() -> None:
+    assert silence(sine(-56), CONFIG) == 0
+    assert silence(sine(-58), CONFIG) == 1  # an RMS of -61 dBFS
+    half = np.concatenate([np.zeros(80000, "f4"), sine(-20)])
+    assert silence(half, CONFIG) == pytest.approx(0.5, abs=0.01)
+    assert silence(np.zeros(400, "f4"), CONFIG) == 1
+
+
+def test_clipped_is_full_scale_in_any_channel() -> None:
+    frames_TC = np.zeros((100, 2), "f4")
+    assert count_clipped(frames_TC) == 0
+    frames_TC[3, 0], frames_TC[3, 1], frames_TC[7, 1], frames_TC[9, 0] = 1, -1, -1, 0.999
+    assert count_clipped(frames_TC) == 2
+    assert count_clipped(frames_TC[:0]) == 0
+
+
+def test_peak_is_absolute() -> None:
+    assert peak(np.array([0.1, -0.5, 0.3], "f4")) == 0.5
+    assert peak(np.array([0.1, -0.2, 0.3], "f4")) == pytest.approx(0.3)
