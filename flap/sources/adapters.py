@@ -3,7 +3,6 @@
 A new kind is a class in `config`, a module with an `Adapter`, and a line here.
 """
 
-
 from flap.sources.config import CorpusDataset, DrawnSplits, FolderDataset
 from flap.sources.corpus import Adapter, Corpus, Intake, collect
 from flap.sources.files import CorpusFiles
