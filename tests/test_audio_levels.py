@@ -34,7 +34,7 @@ def test_loudness_is_pyloudnorms(rate_hz: int) -> None:
 
 def test_pauses_are_gated() -> None:
     paused = np.concatenate([sine(-20), np.zeros(80000, "f4")])
-    assert loudness_lufs(paused, 16000) == pytest.approx(-23.01, abs=0.2)
+    assert loudness_lufs(paused, 16000) == pytest.approx(-23.01, abs=0.3)  # not -26
 
 
 def test_what_has_no_loudness() -> None:

@@ -14,7 +14,8 @@ import soundfile
 from flap.audioset import display_names
 from flap.errors import UserError
 from flap.schemas import CLIPS
-from flap.shards import Work, read_folder, run_shards
+from flap.shards import read_folder
+from flap.work import Work, run_shards
 from flap.sources.config import DemoDataset, SplitClips
 from flap.sources.demo import DemoShards, broken_kind, make_clip
 from flap.sources.demo_captions import describe, draw_captions, plural
@@ -43,11 +44,11 @@ def scenes(count: int) -> Iterator[tuple[Scene, list[str]]]:
 
 def make_corpus(folder: Path, shard_clips: int = 4) -> Path:
     clips = SplitClips(train=9, val=1, test=2)
-    config = DemoDataset(adapter="demo", path=str(CATALOGUE_FILE), clips=clips, seed=5)
+    config = DemoDataset(adapter="demo", path=str(CATALOGUE_FILE), watch="", clips=clips, seed=5)
     out = folder / "sources" / "demo"
     demo = DemoShards("demo", config, shard_clips, Path("data/sources/demo"))
     work = Work.open(out, "print")
-    run_shards(demo, demo.shards, work, "demo")
+    run_shards(demo, demo.shards, work, "demo", made_from=str)
     work.publish()
     return out
 

@@ -30,7 +30,7 @@ from pipeline.launch import command
 ROOT = Path(__file__).parents[1]
 PARAMS = """
 datasets:
-  toy: {{adapter: folder, path: toy, seed: 0, splits: {{train: 1.0, val: 0.0, test: 0.0}}}}
+  toy: {{adapter: clotho, path: toy, watch: toy, captions: required}}
 encoder: {{clip_frames: 48, n_mels: 32, mel_mean: -6.0, mel_std: 3.0, patch: 16, width: 32,
   depth: 2, heads: 2}}
 model:

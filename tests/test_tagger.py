@@ -112,9 +112,10 @@ def test_a_released_tagger_is_taken_as_it_is(corpus: Corpus, tmp_path: Path) -> 
     params = {
         "tagger": config.model_dump(mode="json"),
         "encoder": ENCODER.model_dump(),
-        "datasets": {"toy": {"adapter": "folder", "path": "toy", "seed": 0}},
+        "datasets": {
+            "toy": {"adapter": "clotho", "path": "toy", "watch": "toy", "captions": "required"}
+        },
     }
-    params["datasets"]["toy"]["splits"] = {"train": 1.0, "val": 0.0, "test": 0.0}
     (tmp_path / "params.yaml").write_text(json.dumps(params))
     command = "-m pipeline.tagger --clips data/sources --mels data/audio --audit data/audit "
     command += "--out data/tagger/model --metrics tagger.json"

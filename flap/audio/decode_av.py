@@ -4,6 +4,7 @@ For what soundfile does not know: m4a, webm, mp4, the sound of a video.
 """
 
 from io import BytesIO
+from itertools import chain
 
 import av
 
@@ -12,6 +13,7 @@ from flap.audio.rejected import Rejected
 
 _SLACK_FRAMES, _SLACK_SHARE = 4, 0.01  # codec frames of padding; rounding of declared lengths
 _USUAL_FRAME = 1024
+_BLOCK_FRAMES = 16384  # a codec's own frames are so short that handling them costs a third more
 
 
 def decode_av(data: bytes, max_seconds: float) -> tuple[MonoBlocks, int, int, float]:
@@ -40,19 +42,21 @@ def decode_av(data: bytes, max_seconds: float) -> tuple[MonoBlocks, int, int, fl
 def _decode(
     container: av.container.InputContainer, stream: av.AudioStream, max_seconds: float
 ) -> tuple[MonoBlocks, int, int]:
-    resampler = av.AudioResampler(format="fltp")  # planar float, rate and layout as they are
-    blocks: MonoBlocks | None = None
-    rate_hz = channels = 0
-    for frame in container.decode(stream):
-        if blocks is None:  # the first frame knows; some headers say half of it
-            rate_hz, channels = frame.sample_rate, frame.layout.nb_channels
-            blocks = MonoBlocks(int(max_seconds * rate_hz))
-        for part in resampler.resample(frame):
-            blocks.append(part.to_ndarray().T)
+    # Interleaved float, rate and layout as they are. Not planar: of 8 channels and more PyAV
+    # reads a plane too many, and the process dies.
+    resampler = av.AudioResampler(format="flt", frame_size=_BLOCK_FRAMES)
+    frames = container.decode(stream)
+    first = next(frames, None)
+    if first is None:
+        raise Rejected("empty", "no samples")
+    # Of the first frame, not of the stream: some headers say half of it.
+    rate_hz, channels = first.sample_rate, first.layout.nb_channels
+    blocks = MonoBlocks(int(max_seconds * rate_hz))
+    for frame in chain([first], frames, [None]):  # None: what the resampler still holds
+        for block in resampler.resample(frame):
+            blocks.append(block.to_ndarray().reshape(-1, channels))
         if not blocks.left:
             break
-    if blocks is None:
-        raise Rejected("empty", "no samples")
     return blocks, rate_hz, channels
 
 

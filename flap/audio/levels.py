@@ -71,4 +71,5 @@ def _k_weighting(rate_hz: int) -> np.ndarray:
 
     shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate_hz, "high_shelf")
     high_pass = IIRfilter(0.0, 0.5, 38.0, rate_hz, "high_pass")
-    return np.array([[*section.b, *section.a] for section in (shelf, high_pass)])
+    sections = [[*section.b, *section.a] for section in (shelf, high_pass)]
+    return np.array(sections, np.float32)

@@ -137,6 +137,12 @@ class HuggingFaceDataset(CorpusDataset):
     columns: dict[Literal["audio", "name", "captions", "labels", "licence", "source"], str]
     """Our name → the column; `audio` is a must."""
 
+    @model_validator(mode="after")
+    def _names_the_recording(self) -> "HuggingFaceDataset":
+        if "audio" not in self.columns:
+            raise ValueError("columns must say which one is audio")
+        return self
+
 
 DatasetName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 Corpus = (

@@ -16,7 +16,7 @@ Every line of the table ends as a row of CLIPS or as one of REJECTS.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from flap.errors import UserError
@@ -61,10 +61,15 @@ def read_folder(
     name = table_name(files)
     columns, lines = read_table(files, name)
     _check_columns(files.uri(name), columns, config)
+    note_ignored(columns, intake)
+    yield from map(item_of, lines)
+
+
+def note_ignored(columns: Iterable[str], intake: Intake) -> None:
+    """Tell the user of columns that mean nothing here."""
     ignored = [column for column in columns if not _is_known(column)]
     if ignored:
         intake.notes.append(f"ignored columns: {', '.join(ignored)}")
-    yield from map(item_of, lines)
 
 
 def item_of(line: Line) -> Item:
