@@ -98,6 +98,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     work = Work.open(out, "print")
     work.folder.rmdir()
     out.rename(work.folder)
+    work.published_notes.rename(work.notes)
     (work.folder / "shard-00001.parquet").unlink()
     next((work.folder / "_recordings/shard-00001").iterdir()).write_bytes(b"half")
     before = (work.folder / "shard-00000.parquet").stat().st_mtime_ns

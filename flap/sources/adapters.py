@@ -3,12 +3,36 @@
 A new kind is a class in `config`, a module with an `Adapter`, and a line here.
 """
 
-from flap.sources.config import CorpusDataset, DrawnSplits, FolderDataset
+from flap.sources.audiocaps import read_audiocaps
+from flap.sources.clotho import read_clotho
+from flap.sources.config import (
+    AudioCapsDataset,
+    ClothoDataset,
+    CorpusDataset,
+    DrawnSplits,
+    FolderDataset,
+    HuggingFaceDataset,
+    LabelledDataset,
+    TarsDataset,
+    WavCapsDataset,
+)
 from flap.sources.corpus import Adapter, Corpus, Intake, collect
 from flap.sources.files import CorpusFiles
 from flap.sources.folder import read_folder
+from flap.sources.huggingface import read_huggingface
+from flap.sources.labelled import read_labelled
+from flap.sources.tars import read_tars
+from flap.sources.wavcaps import read_wavcaps
 
-_ADAPTERS: dict[type[CorpusDataset], Adapter] = {FolderDataset: read_folder}
+_ADAPTERS: dict[type[CorpusDataset], Adapter] = {
+    AudioCapsDataset: read_audiocaps,
+    ClothoDataset: read_clotho,
+    FolderDataset: read_folder,
+    HuggingFaceDataset: read_huggingface,
+    LabelledDataset: read_labelled,
+    TarsDataset: read_tars,
+    WavCapsDataset: read_wavcaps,
+}
 
 
 def read_corpus(dataset: str, config: CorpusDataset, intake: Intake) -> Corpus:
@@ -18,6 +42,8 @@ def read_corpus(dataset: str, config: CorpusDataset, intake: Intake) -> Corpus:
         UserError: it is not there, not in its format, or holds nothing usable.
     """
     files = CorpusFiles(config.path)
+    if not isinstance(config, HuggingFaceDataset):  # which may be a name on the hub
+        files.check_folder()
     splits = getattr(config, "splits", None)
     drawn = splits if isinstance(splits, DrawnSplits) else None
     described = _ADAPTERS[type(config)](files, config, intake)

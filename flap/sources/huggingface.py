@@ -59,9 +59,7 @@ def _rows(config: HuggingFaceDataset, split: str) -> Iterator[dict[str, Any]]:
 def _check_columns(config: HuggingFaceDataset, columns: list[str]) -> None:
     missing = [column for column in config.columns.values() if column not in columns]
     if missing:
-        raise UserError(
-            f"{config.path}: no column '{missing[0]}'; there are: {', '.join(columns)}"
-        )
+        raise UserError(f"{config.path}: no column '{missing[0]}'; there are: {', '.join(columns)}")
 
 
 def _text_of(feature: Any, value: Any) -> Any:
