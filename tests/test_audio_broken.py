@@ -1,4 +1,4 @@
-"""A folder of some 300 recordings that are broken in every way, and a few odd but sound ones."""
+"""A folder of 300 recordings that are broken in every way, and a few odd but sound ones."""
 
 import os
 import shutil
@@ -25,6 +25,15 @@ CUT_OFF = {
 }
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU"
 NAMES = (
+    "plain",
+    "🐕 barks",
+    "two\nlines",
+    "späte Straße",
+    "a'b\"c;d",
+    "x" * 120,
+    "#1 100% ?NAMES = (=*",
+    " tab\tand space ",
+)
     "plain",
     "🐕 barks",
     "two\nlines",

@@ -1,69 +1,109 @@
-"""Adapter `audiocaps`: AudioCaps' CSVs, and its excerpts wherever they lie below the folder.
+"""Adapter `audiocaps`: AudioCaps' tables and the excerpts of YouTube that one has.
 
-    train.csv, val.csv, test.csv    audiocap_id,youtube_id,start_time,caption
+    corpora/audiocaps/
+        train.csv  val.csv  test.csv        those that are there, at least one
+        train/r1nicOVtvkQ_130.wav …         anywhere below
 
-Validation and test have a row for each of five captions of an excerpt; those become one clip.
-An excerpt's file is named by what downloaders use: `<youtube_id>_<start_time>`, `<youtube_id>`,
-`Y<youtube_id>`, AudioSet's `Y<youtube_id>_<start_ms>_<end_ms>`, or the id of a caption.
+    audiocap_id,youtube_id,start_time,caption
+    103549,r1nicOVtvkQ,130,A woman talks nearby as water pours
+
+Captions of one excerpt stand in lines of their own, five of them in val and test; here they are
+one clip. Excerpts go by many names, for each downloads them with a tool of its own; those that
+are known are `{youtube_id}_{start_time}`, `{youtube_id}`, `Y{youtube_id}`, `{audiocap_id}`, and
+AudioSet's `{youtube_id}_{start_ms}_{end_ms}` with or without a Y before it. Ids may begin with "-"
+and contain "_", so the names are made from the table's ids rather than taken apart.
+
+Videos vanish from YouTube: a line whose excerpt is not there ends as a reject, and the stage says
+how many of the split's clips are present.
 """
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from flap.errors import UserError
-from flap.sources.config import AudioCapsDataset
-from flap.sources.corpus import Intake, Item, Refused
-from flap.sources.files import CorpusFiles
-from flap.sources.recordings import Recordings
-from flap.sources.tables import Line, read_table
+from flap.sources.config import SPLITS, AudioCapsDataset
+from flap.sources.corpus import Intake, Item
+from flap.sources.files import CorpusFiles, in_folder
+from flap.sources.tables import read_table, require_columns
 
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
-_EXCERPT_MS = 10_000
+_END = re.compile(r"(?<=_\d)_\d+$|(?<=\d)_\d+$")
+Stems = dict[str, list[str]]
 
 
-def read_audiocaps(
-    files: CorpusFiles, config: AudioCapsDataset, intake: Intake
-) -> Iterator[Item | Refused]:
-    """Each excerpt that the CSVs name; one that is not there is named as it might be.
+@dataclass
+class _Excerpt:
+    youtube_id: str
+    start_s: str
+    where: str
+    audiocap_ids: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.youtube_id}_{self.start_s}"
+
+    def stems(self) -> Iterator[str]:
+        """Names that its recording may have, the most telling first; AudioSet's less the end."""
+        yield from (self.name, self.youtube_id, f"Y{self.youtube_id}", *self.audiocap_ids)
+        if self.start_s.isdecimal():
+            start_ms = int(self.start_s) * 1000
+            yield from (f"{self.youtube_id}_{start_ms}", f"Y{self.youtube_id}_{start_ms}")
+
+
+def read_audiocaps(files: CorpusFiles, config: AudioCapsDataset, intake: Intake) -> Iterator[Item]:
+    """Each excerpt of the tables that are there, in their order.
 
     Raises:
-        UserError: there is no CSV, or one without AudioCaps' columns.
+        UserError: there is no table, or one is malformed.
     """
-    present = [split for split in ("train", "val", "test") if files.has(f"{split}.csv")]
-    if not present:
-        raise UserError(f"{config.path}: none of train.csv, val.csv and test.csv is here")
-    recordings = Recordings(files)
-    for split in present:
-        for lines in _excerpts(files, f"{split}.csv"):
-            yield _item(split, lines, recordings)
+    splits = [split for split in SPLITS if files.has(f"{split}.csv")]
+    if not splits:
+        raise UserError(
+            f"{files.root}: none of train.csv, val.csv, test.csv; AudioCaps has them at "
+            "https://github.com/cdjkim/audiocaps, in the folder `dataset`"
+        )
+    recordings = _by_start(files.recordings)
+    for split in splits:
+        for excerpt in _excerpts(files, f"{split}.csv"):
+            yield Item(
+                where=excerpt.where,
+                recording=_find(excerpt, split, recordings),
+                name=excerpt.name,
+                captions=excerpt.captions,
+                split=split,
+                source="AudioSet",
+                origin=f"youtube:{excerpt.youtube_id}",
+            )
 
 
-def _excerpts(files: CorpusFiles, table: str) -> list[list[Line]]:
-    """The rows of each excerpt, in the order of their first."""
+def _excerpts(files: CorpusFiles, table: str) -> list[_Excerpt]:
     columns, lines = read_table(files, table)
-    missing = [column for column in _COLUMNS if column not in columns]
-    if missing:
-        raise UserError(f"{files.uri(table)}: column '{missing[0]}' is missing")
-    excerpts: dict[tuple[str, str], list[Line]] = {}
+    require_columns(files.uri(table), columns, *_COLUMNS)
+    found: dict[tuple[str, str], _Excerpt] = {}
     for line in lines:
-        excerpts.setdefault((line["youtube_id"], line["start_time"]), []).append(line)
-    return list(excerpts.values())
+        clip = line["youtube_id"], line["start_time"].removesuffix(".0")
+        excerpt = found.setdefault(clip, _Excerpt(*clip, where=f"{table}, line {line.number}"))
+        excerpt.audiocap_ids.append(line["audiocap_id"])
+        excerpt.captions.append(line["caption"])
+    return list(found.values())
 
 
-def _item(split: str, lines: list[Line], recordings: Recordings) -> Item:
-    youtube_id, start = lines[0]["youtube_id"], lines[0]["start_time"]
-    name = f"{youtube_id}_{start}"
-    stems = [name, youtube_id, f"Y{youtube_id}", f"Y{name}"]
-    if start.isdigit():
-        start_ms = int(start) * 1000
-        span = f"{youtube_id}_{start_ms}_{start_ms + _EXCERPT_MS}"
-        stems += [span, f"Y{span}"]
-    stems += [line["audiocap_id"] for line in lines]
-    return Item(
-        where=f"{split}.csv, line {lines[0].number}",
-        recording=recordings.find(*stems, near=split) or f"{split}/{name}.wav",
-        name=name,
-        captions=[line["caption"] for line in lines],
-        split=split,
-        source="AudioSet",
-        origin=f"youtube:{youtube_id}",
-    )
+def _by_start(recordings: Stems) -> Stems:
+    """The recordings by name, and by AudioSet's name less the end, which no table knows."""
+    found = {stem: list(names) for stem, names in recordings.items()}
+    for stem, names in recordings.items():
+        start = _END.sub("", stem)
+        if start != stem:
+            found.setdefault(start, []).extend(names)
+    return found
+
+
+def _find(excerpt: _Excerpt, split: str, recordings: Stems) -> str:
+    """Its recording, rather from a folder of its split; if there is none, what it should be."""
+    for stem in excerpt.stems():
+        if stem in recordings:
+            names = recordings[stem]
+            return next((name for name in names if in_folder(name, split)), names[0])
+    return f"{split}/{excerpt.name}.wav"

@@ -1,11 +1,18 @@
-"""Adapter `clotho`: Clotho v2.1 as it is published.
+"""Adapter `clotho`: Clotho v2.1 as it is published, its archives unpacked.
 
-    clotho_captions_development.csv    file_name,caption_1,…,caption_5     (also validation,
-    clotho_metadata_development.csv    file_name,keywords,sound_id,…        evaluation)
-    development/*.wav
+    corpora/clotho/
+        clotho_captions_development.csv     file_name,caption_1, … caption_5
+        clotho_captions_validation.csv
+        clotho_captions_evaluation.csv      those that are there, at least one
+        clotho_metadata_development.csv …   optional: keywords, Freesound's id, licence
+        development/  validation/  evaluation/
 
-The metadata may be absent; with it come labels, licences and Freesound ids. Splits keep their
-right names: development is for training, validation for choosing, evaluation for scores.
+    file_name,keywords,sound_id,sound_link,start_end_samples,manufacturer,license
+    Rain.wav,rain;roof,12345,https://freesound.org/s/12345,"[0, 44100]",someone,http://creativecommons…
+
+Development is train, validation val, evaluation test. A recording is looked for by name, first
+below a folder whose name has the split's name in it (`clotho_audio_development/development/…`),
+then wherever it is the only one of that name and in no other split's folder.
 """
 
 from collections.abc import Iterator
@@ -13,63 +20,73 @@ from pathlib import PurePosixPath
 
 from flap.errors import UserError
 from flap.sources.config import ClothoDataset
-from flap.sources.corpus import Intake, Item, Refused
-from flap.sources.files import CorpusFiles
-from flap.sources.recordings import Recordings
-from flap.sources.tables import Line, read_table
+from flap.sources.corpus import Intake, Item
+from flap.sources.files import CorpusFiles, in_folder, stem, without_suffix
+from flap.sources.tables import Line, read_table, require_columns
 
 _SPLITS = ("development", "validation", "evaluation")
+_CAPTIONS = tuple(f"caption_{i}" for i in range(1, 6))
 
 
-def read_clotho(
-    files: CorpusFiles, config: ClothoDataset, intake: Intake
-) -> Iterator[Item | Refused]:
-    """Each recording that the tables of captions name.
+def read_clotho(files: CorpusFiles, config: ClothoDataset, intake: Intake) -> Iterator[Item]:
+    """Each recording of the captions' tables that are there.
 
     Raises:
-        UserError: there is no table of captions, or one without its columns.
+        UserError: there is no table, or one is malformed.
     """
-    tables = {split: _table(files, f"clotho_captions_{split}") for split in _SPLITS}
-    if not any(tables.values()):
-        raise UserError(f"{config.path}: no clotho_captions_*.csv is here or below")
-    recordings = Recordings(files)
-    for split, table in tables.items():
-        if table is None:
-            intake.notes.append(f"clotho_captions_{split}.csv is not here")
-            continue
-        metadata = _metadata(files, split)
+    tables = {split: f"clotho_captions_{split}.csv" for split in _SPLITS}
+    present = {split: table for split, table in tables.items() if files.has(table)}
+    if not present:
+        raise UserError(
+            f"{files.root}: none of {', '.join(tables.values())}; Clotho v2.1 has them at "
+            "https://zenodo.org/records/4783391"
+        )
+    for split, table in present.items():
         columns, lines = read_table(files, table)
-        if "file_name" not in columns or "caption_1" not in columns:
-            raise UserError(f"{files.uri(table)}: needs the columns file_name and caption_1 to _5")
+        require_columns(files.uri(table), columns, "file_name", *_CAPTIONS)
+        metadata = _metadata(files, split)
         for line in lines:
-            yield _item(split, line, metadata.get(line["file_name"]), recordings)
+            yield _item(files, split, table, line, metadata)
 
 
-def _table(files: CorpusFiles, stem: str) -> str | None:
-    return next((name for name in files.find(f"{stem}.csv")), None)
-
-
-def _metadata(files: CorpusFiles, split: str) -> dict[str, Line]:
-    """The metadata of each file; its CSVs are in Windows' encoding."""
-    table = _table(files, f"clotho_metadata_{split}")
-    if table is None:
-        return {}
-    _, lines = read_table(files, table, encoding="cp1252")
-    return {line["file_name"]: line for line in lines}
-
-
-def _item(split: str, line: Line, about: Line | None, recordings: Recordings) -> Item:
-    file_name, about = line["file_name"], about or Line(0, {})
-    found = recordings.find(PurePosixPath(file_name or "_").stem, near=split)
-    sound_id = about["sound_id"]
+def _item(
+    files: CorpusFiles, split: str, table: str, line: Line, metadata: dict[str, Line]
+) -> Item:
+    about = metadata.get(line["file_name"], Line(0, {}))
+    freesound_id = about["sound_id"].removesuffix(".0")
+    link = about["sound_link"]  # it and the id may be "Not found"
     return Item(
-        where=f"clotho_captions_{split}.csv, line {line.number}",
-        recording=found or f"{split}/{file_name}",
-        name=PurePosixPath(file_name or "_").stem,
-        captions=[line[f"caption_{i}"] for i in range(1, 6)],
+        where=f"{table}, line {line.number}",
+        recording=_find(files, split, line["file_name"]),
+        name=without_suffix(line["file_name"]),
+        captions=[line[column] for column in _CAPTIONS],
         labels=about["keywords"].split(";"),
         split=split,
         licence=about["license"],
-        source=about["sound_link"] or "Freesound",
-        origin=f"freesound:{sound_id}" if sound_id.isdigit() else "",
+        source=link if link.startswith("http") else "",
+        origin=f"freesound:{freesound_id}" if freesound_id.isdecimal() else "",
     )
+
+
+def _metadata(files: CorpusFiles, split: str) -> dict[str, Line]:
+    """What the split's other table says of each recording; some of Clotho's are Latin-1."""
+    table = f"clotho_metadata_{split}.csv"
+    if not files.has(table):
+        return {}
+    try:
+        columns, lines = read_table(files, table)
+    except UserError:
+        columns, lines = read_table(files, table, encoding="latin-1")
+    require_columns(files.uri(table), columns, "file_name")
+    return {line["file_name"]: line for line in lines}
+
+
+def _find(files: CorpusFiles, split: str, file_name: str) -> str:
+    """The recording; if there is none, what it should be."""
+    same = files.recordings.get(stem(file_name), [])
+    own = [name for name in same if in_folder(name, split)]
+    loose = [name for name in same if not any(in_folder(name, other) for other in _SPLITS)]
+    exact = [name for name in own if PurePosixPath(name).name == file_name]
+    if own:
+        return (exact or own)[0]
+    return loose[0] if len(loose) == 1 else f"{split}/{file_name}"

@@ -108,6 +108,11 @@ def stem(name: str) -> str:
     return PurePosixPath(name).stem.strip()
 
 
+def without_suffix(name: str) -> str:
+    """Name with its folders and without extension, for a clip's id."""
+    return PurePosixPath(name.removesuffix(PurePosixPath(name).suffix)).as_posix()
+
+
 def in_folder(name: str, folder: str) -> bool:
     """Whether one of the folders on a file's path has `folder` in its name, in any case."""
     return any(folder.lower() in part.lower() for part in PurePosixPath(name).parent.parts)

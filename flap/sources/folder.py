@@ -17,12 +17,11 @@ Every line of the table ends as a row of CLIPS or as one of REJECTS.
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
 
 from flap.errors import UserError
 from flap.sources.config import FolderDataset
 from flap.sources.corpus import Intake, Item, Refused
-from flap.sources.files import CorpusFiles
+from flap.sources.files import CorpusFiles, without_suffix
 from flap.sources.tables import Line, read_table, seconds
 
 _CAPTION, _LABELS = re.compile(r"captions?(_\d+)?"), re.compile(r"labels?(_\d+)?")
@@ -78,7 +77,7 @@ def item_of(line: Line) -> Item:
     return Item(
         where=f"line {line.number}",
         recording=line["file_name"],
-        name=PurePosixPath(line["file_name"] or "_").with_suffix("").as_posix(),
+        name=without_suffix(line["file_name"]),
         captions=[cell for column, cell in cells if _CAPTION.fullmatch(column)],
         labels=[
             label

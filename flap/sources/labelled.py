@@ -1,108 +1,117 @@
-"""Adapter `labelled`: recordings with a label each, as ESC-50, UrbanSound8K and their like.
+"""Adapter `labelled`: recordings with labels rather than captions, as ESC-50 and UrbanSound8K.
 
-Either one CSV at the top or in `meta/`, with these columns beside those of `flap.sources.folder`:
+    ESC-50/                                     UrbanSound8K/
+        meta/esc50.csv                              metadata/UrbanSound8K.csv
+        audio/1-100032-A-0.wav …                    audio/fold5/100032-3-0-0.wav …
 
-| ESC-50 | UrbanSound8K | |
-|---|---|---|
-| filename | slice_file_name | the recording, found by its name wherever it lies |
-| category | class | its label |
-| fold | fold | decides the split, with `splits: {val: [4], test: [5]}` |
-| src_file | fsID | Freesound id of the upload that it was cut from |
+    filename,fold,target,category,esc10,src_file,take
+    1-100032-A-0.wav,1,0,dog,True,100032,A
 
-or no CSV, and a folder for each label: `<label>/<recording>`.
+or, without any table, folders with the label's name: `dog/bark.wav`, `cat/meow.flac`.
+
+The table lies in the corpus's folder, in `meta` or in `metadata`. A recording is looked for at
+its name, in `audio` and in `audio/fold<fold>`. Beside the columns above (and UrbanSound8K's
+`slice_file_name`, `fsID`, `class`), those of the adapter `folder` mean what they mean there.
+
+Splits go by the column `fold` (`Folds`), or are drawn (`DrawnSplits`) so that what was cut from
+one upload stays together. The caption "The sound of {label}.", if configured, is given to clips
+that have none.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from flap.errors import UserError
 from flap.sources.config import Folds, LabelledDataset
-from flap.sources.corpus import Intake, Item, Refused
-from flap.sources.files import CorpusFiles
-from flap.sources.folder import item_of, note_ignored
-from flap.sources.recordings import SUFFIXES, Recordings
-from flap.sources.tables import Line, read_table
+from flap.sources.corpus import Intake, Item
+from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
+from flap.sources.folder import item_of
+from flap.sources.tables import Line, read_table, require_columns
 
-_OUR_NAMES = {
+_AS_IN_FOLDER = {
     "filename": "file_name",
     "slice_file_name": "file_name",
-    "category": "labels",
-    "class": "labels",
+    "category": "label",
+    "class": "label",
     "src_file": "freesound_id",
     "fsID": "freesound_id",
 }
-_NOT_ASKED_FOR = {"fold", "target", "classID", "take", "esc10", "start", "end", "salience"}
+_ESC_NAME = re.compile(r"\d+-(\d+)-[A-Z]-\d+")
 
 
-def read_labelled(
-    files: CorpusFiles, config: LabelledDataset, intake: Intake
-) -> Iterator[Item | Refused]:
-    """Each recording of the CSV, or of the folders of labels.
+def read_labelled(files: CorpusFiles, config: LabelledDataset, intake: Intake) -> Iterator[Item]:
+    """Each line of the table, or each recording in a folder.
 
     Raises:
-        UserError: there is more than one CSV, it lacks a column that it must have, or folds are
-            to decide where there are none.
+        UserError: there are several tables, one is malformed, or there are no folds to split by.
     """
-    tables = [name for name in files.find(".csv") if name.removeprefix("meta/").count("/") == 0]
-    if len(tables) > 1:
-        raise UserError(f"{config.path}: expected one CSV, found {', '.join(tables)}")
-    items = _of_table(files, tables[0], config, intake) if tables else _of_folders(files, config)
+    table = _table(files)
+    items = _in_table(files, config, table) if table else _in_folders(files, config)
     for item in items:
-        captions = [text for text in item.captions if text.strip()]
-        if not captions and config.caption is not None:
-            words = (label.strip().replace("_", " ") for label in item.labels)
-            captions = [config.caption.replace("{label}", word) for word in words]
+        captions = item.captions if any(item.captions) else _captions(config.caption, item.labels)
         yield replace(item, captions=captions, together=[item.origin or item.recording])
 
 
-def _of_table(
-    files: CorpusFiles, table: str, config: LabelledDataset, intake: Intake
-) -> Iterator[Item]:
-    theirs, lines = read_table(files, table)
-    columns = {_OUR_NAMES.get(column, column) for column in theirs}
-    needed = {"file_name", "labels"} | ({"fold"} if isinstance(config.splits, Folds) else set())
-    if needed - columns:
-        raise UserError(
-            f"{files.uri(table)}: needs a recording's filename, its category and, for splits by "
-            f"fold, its fold (columns found: {', '.join(theirs)})"
-        )
-    note_ignored(sorted(columns - _NOT_ASKED_FOR), intake)
-    recordings = Recordings(files)
+def _table(files: CorpusFiles) -> str | None:
+    places = ("", "meta", "metadata")
+    found = [name for name in files.find(".csv", ".parquet") if _folder(name) in places]
+    if len(found) > 1:
+        raise UserError(f"{files.root}: expected one table, found {', '.join(found)}")
+    return found[0] if found else None
+
+
+def _in_table(files: CorpusFiles, config: LabelledDataset, table: str) -> Iterator[Item]:
+    header, lines = read_table(files, table)
+    columns = [_AS_IN_FOLDER.get(column, column) for column in header]
+    folds = isinstance(config.splits, Folds)
+    require_columns(files.uri(table), columns, "file_name", *(["fold"] if folds else []))
     for line in lines:
-        item = item_of(_in_our_names(line))
-        if not files.has(item.recording):
-            found = recordings.find(PurePosixPath(item.recording or "_").stem)
-            item = replace(item, recording=found or item.recording)
-        yield replace(item, split=item.split or _fold_split(line["fold"], config))
+        cells = {_AS_IN_FOLDER.get(column, column): cell for column, cell in line.cells.items()}
+        item = item_of(Line(line.number, cells))
+        esc = _ESC_NAME.fullmatch(PurePosixPath(item.recording).stem)
+        yield replace(
+            item,
+            where=f"{table}, line {line.number}",
+            recording=_find(files, item.recording, cells.get("fold", "")),
+            split=_split(config.splits, cells["fold"])
+            if isinstance(config.splits, Folds)
+            else item.split,
+            origin=item.origin or (f"freesound:{esc[1]}" if esc else ""),
+        )
 
 
-def _in_our_names(line: Line) -> Line:
-    return Line(line.number, {_OUR_NAMES.get(k, k): cell for k, cell in line.cells.items()})
-
-
-def _of_folders(files: CorpusFiles, config: LabelledDataset) -> Iterator[Item]:
+def _in_folders(files: CorpusFiles, config: LabelledDataset) -> Iterator[Item]:
     if isinstance(config.splits, Folds):
         raise UserError(
-            f"{config.path}: no CSV says which fold a recording is in; write "
+            f"{files.root}: there is no table with a column 'fold'; write "
             "`splits: {seed: 0, fractions: {train: 0.8, val: 0.1, test: 0.1}}`"
         )
-    for recording in files.find(*SUFFIXES):
-        path = PurePosixPath(recording)
-        yield Item(
-            where=recording,
-            recording=recording,
-            name=path.with_suffix("").as_posix(),
-            labels=[path.parent.name],
-        )
+    for name in files.find(*RECORDING_SUFFIXES):
+        label = PurePosixPath(name).parent.name
+        labels = [label] if label else []
+        yield Item(where=name, recording=name, name=without_suffix(name), labels=labels)
 
 
-def _fold_split(fold: str, config: LabelledDataset) -> str | None:
-    """Split of a fold; what is no number is no split either, and rejected by that name."""
-    if not isinstance(config.splits, Folds):
-        return None
-    if not fold.isdigit():
-        return f"fold {fold}"
-    if int(fold) in config.splits.val:
-        return "val"
-    return "test" if int(fold) in config.splits.test else "train"
+def _find(files: CorpusFiles, name: str, fold: str) -> str:
+    if not name or files.leaves(name):
+        return name  # for the shared rules to refuse
+    places = (name, f"audio/{name}", f"audio/fold{fold}/{name}")
+    return next((place for place in places if files.has(place)), f"audio/{name}")
+
+
+def _split(folds: Folds, fold: str) -> str:
+    if not fold.isdecimal():
+        return f"fold {fold}"  # no split's name: the row is refused
+    held_out = {**dict.fromkeys(folds.val, "val"), **dict.fromkeys(folds.test, "test")}
+    return held_out.get(int(fold), "train")
+
+
+def _captions(template: str | None, labels: Sequence[str]) -> list[str]:
+    spoken = " and ".join(label.replace("_", " ").strip() for label in labels if label.strip())
+    return [template.replace("{label}", spoken)] if template and spoken else []
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]

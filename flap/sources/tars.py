@@ -15,6 +15,7 @@ Nothing is unpacked: a clip is a range of its tar's bytes, so no archive can wri
 """
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -94,17 +95,22 @@ def _read_tar(files: CorpusFiles, tar: str, split: str) -> Iterator[Item | Refus
     waiting: dict[str, _Sample] = {}
     try:
         with files.open(tar) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            size = file.seek(0, os.SEEK_END)
             for member in archive:
+                if member.offset_data + member.size > size:
+                    break
                 if member.isdir():
                     continue
-                refused = _refuse_member(tar, member)
-                if refused:
+                if refused := _refuse_member(tar, member):
                     yield refused
                     continue
-                sample = waiting.setdefault(_key(member.name), _Sample(tar, _key(member.name)))
+                key = _key(member.name)
+                sample = waiting.setdefault(key, _Sample(tar, key))
                 sample.add(member, archive)
                 if sample.complete:
-                    yield waiting.pop(sample.key).item(files, split)
+                    yield waiting.pop(key).item(files, split)
+            if archive.offset + tarfile.BLOCKSIZE > size:  # no room for the block that ends it
+                raise tarfile.ReadError(f"ends after {size} bytes, in the middle")
     except (tarfile.TarError, EOFError, OSError) as error:
         yield Refused(tar, tar, "unreadable", f"broken: {first_line(error)}")
     yield from (sample.refused() for sample in waiting.values())

@@ -1,14 +1,25 @@
-"""Adapter `wavcaps`: one part of WavCaps, its JSON and a folder of recordings.
+"""Adapter `wavcaps`: one part of WavCaps, its JSON and the recordings.
 
-    sb_final.json    {"num_captions_per_audio": 1, "data": [{"id": …, "caption": …,
-                      "duration": …, "href" or "download_link": …}, …]}
-    blacklist.json   {"FreeSound": [id, …], "AudioSet": [id, …], …}
+    corpora/wavcaps/
+        json_files/FreeSound/fsd_final.json                     `table`
+        json_files/blacklist/blacklist_exclude_test_ac.json     `blacklist`, {part: [id, …]}
+        FreeSound/180913.flac …                                 anywhere below
 
-Recordings are named by their id, whatever their extension. All are for training: WavCaps has no
-other split; its blacklists name the clips that others evaluate on.
+    {"num_captions_per_audio": 1, "data": [
+        {"id": "180913", "caption": "A traditional ringtone is playing.", "duration": 3.2,
+         "tags": ["ringtone"], "href": "/people/Tempouser/sounds/180913/",
+         "download_link": "https://freesound.org/people/Tempouser/…", …}, …]}
+
+A recording is named by the entry's id, less an extension that the id may have. Ids of several
+parts are plain numbers, so where folders have the name of the table's folder ("FreeSound"), only
+recordings below them are taken.
+
+An entry is of YouTube if its id is a "Y" and YouTube's eleven characters (AudioSet_SL), of
+Freesound if its id is a number and its links lead there; SoundBible and the BBC have no origin.
+The blacklists name ids of the parts AudioSet and FreeSound; they are compared by that origin.
+Everything is train.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -17,87 +28,93 @@ from typing import Any
 from flap.errors import UserError
 from flap.sources.config import WavCapsDataset
 from flap.sources.corpus import Intake, Item, Refused
-from flap.sources.files import CorpusFiles
-from flap.sources.recordings import Recordings
+from flap.sources.files import CorpusFiles, in_folder
+from flap.sources.tables import read_json, seconds, texts
 
-_AUDIOSET_ID = re.compile(r"Y(.{11})")
-_LINKS = ("download_link", "href")
+_YOUTUBE = re.compile(r"Y([\w-]{11})")
+_EXTENSION = re.compile(r"\.(wav|flac|mp3|ogg)$")
+_FREESOUND_LINK = re.compile(r"freesound\.org|^/people/[^/]+/sounds/")
+_SITES = {"AudioSet": "youtube", "AudioSet_SL": "youtube", "FreeSound": "freesound"}
 
 
 def read_wavcaps(
     files: CorpusFiles, config: WavCapsDataset, intake: Intake
 ) -> Iterator[Item | Refused]:
-    """Each entry of the JSON.
+    """Each entry of the part's JSON.
 
     Raises:
-        UserError: the JSON or the blacklist is missing or not in its form.
+        UserError: the JSON or the blacklist is missing or malformed.
     """
-    entries = _read_json(files, config.table).get("data")
-    if not isinstance(entries, list):
-        raise UserError(f"{files.uri(config.table)}: has no list `data`; expected WavCaps' JSON")
-    banned = _blacklist(files, config.blacklist)
-    recordings = Recordings(files)
+    entries = _entries(files, config.table)
+    blacklist = _blacklist(files, config.blacklist) if config.blacklist else frozenset()
+    recordings = _recordings(files, PurePosixPath(config.table).parent.name)
     for number, entry in enumerate(entries, 1):
-        where = f"{config.table}, entry {number}"
-        if not isinstance(entry, dict) or not entry.get("id"):
-            yield Refused(where, f"entry-{number}", "missing", "no id")
-            continue
-        stem = _stem(entry["id"])
-        recording = recordings.find(stem) or f"{stem}.flac"
-        if stem in banned:
-            yield Refused(where, recording, "blacklisted", f"'{stem}' is in {config.blacklist}")
-            continue
-        yield _item(where, stem, recording, entry)
+        item = _item(f"{config.table}, entry {number}", entry, recordings)
+        if item.origin and item.origin in blacklist:
+            yield Refused(item.where, item.recording, "blacklisted", f"in {config.blacklist}")
+        else:
+            yield item
 
 
-def _read_json(files: CorpusFiles, name: str) -> dict[str, Any]:
-    if not files.has(name):
-        raise UserError(f"{files.uri(name)}: no such file")
-    with files.open(name) as file:
-        try:
-            read = json.load(file)
-        except ValueError as error:
-            raise UserError(f"{files.uri(name)}: not JSON: {error}") from None
-    if not isinstance(read, dict):
-        raise UserError(f"{files.uri(name)}: expected a JSON object")
-    return read
+def _entries(files: CorpusFiles, table: str) -> list[dict[str, Any]]:
+    content = read_json(files, table)
+    entries = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f'{files.uri(table)}: expected WavCaps\' {{"data": [{{…}}, …]}}')
+    return entries
 
 
-def _blacklist(files: CorpusFiles, name: str | None) -> frozenset[str]:
-    if name is None:
-        return frozenset()
-    parts = _read_json(files, name).values()
-    return frozenset(_stem(each) for ids in parts if isinstance(ids, list) for each in ids)
-
-
-def _stem(clip_id: Any) -> str:
-    """AudioSet's ids carry an extension, Freesound's are numbers."""
-    text = str(clip_id)
-    return text.removesuffix(".wav").removesuffix(".flac")
-
-
-def _item(where: str, stem: str, recording: str, entry: dict[str, Any]) -> Item:
-    caption = entry.get("caption") or []
-    duration = entry.get("duration")
-    link = next((str(entry[name]) for name in _LINKS if entry.get(name)), "")
+def _item(where: str, entry: dict[str, Any], recordings: dict[str, str]) -> Item:
+    name = _EXTENSION.sub("", str(entry.get("id") or ""))
+    links = [link for key in ("download_link", "href") for link in texts(entry.get(key))]
     return Item(
         where=where,
-        recording=recording,
-        name=stem,
-        captions=[str(each) for each in (caption if isinstance(caption, list) else [caption])],
-        labels=[str(each) for each in entry.get("tags") or []],
+        recording=recordings.get(name, f"{name}.flac" if name else ""),
+        name=name,
+        captions=texts(entry.get("caption")),
+        labels=texts(entry.get("tags")),
         split="train",
-        duration_s=float(duration) if isinstance(duration, int | float) and duration > 0 else None,
-        source=link,
-        origin=_origin(stem, recording, link),
+        duration_s=seconds(entry.get("duration")),
+        source=next(iter(links), ""),
+        origin=_origin(name, links),
     )
 
 
-def _origin(stem: str, recording: str, link: str) -> str:
-    """The parts are told apart by the form of the id, and by link or folder for Freesound."""
-    if found := _AUDIOSET_ID.fullmatch(stem):
-        return f"youtube:{found[1]}"
-    hints = f"{link} {PurePosixPath(recording).parent}".casefold()
-    if stem.isdigit() and ("freesound" in hints or "/people/" in hints):
-        return f"freesound:{stem}"
+def _origin(name: str, links: list[str]) -> str:
+    youtube = _YOUTUBE.fullmatch(name)
+    if youtube and not links:
+        return f"youtube:{youtube[1]}"
+    if name.isdecimal() and any(_FREESOUND_LINK.search(link) for link in links):
+        return f"freesound:{name}"
     return ""
+
+
+def _blacklist(files: CorpusFiles, name: str) -> frozenset[str]:
+    """The origins of the clips to leave out."""
+    content = read_json(files, name)
+    if not isinstance(content, dict) or not set(content) <= set(_SITES):
+        raise UserError(f"{files.uri(name)}: expected {{part: [id, …]}}, parts {', '.join(_SITES)}")
+    return frozenset(
+        f"{_SITES[part]}:{_youtube_id(bare) if _SITES[part] == 'youtube' else bare}"
+        for part, ids in content.items()
+        for bare in (_EXTENSION.sub("", one) for one in texts(ids))
+    )
+
+
+def _youtube_id(name: str) -> str:
+    match = _YOUTUBE.fullmatch(name)
+    return match[1] if match else name
+
+
+def _recordings(files: CorpusFiles, part: str) -> dict[str, str]:
+    """The part's recordings by name without extension."""
+    everything = {stem: names[0] for stem, names in files.recordings.items()}
+    if not part:
+        return everything
+    own = {
+        stem: name
+        for stem, names in files.recordings.items()
+        for name in names
+        if in_folder(name, part)
+    }
+    return own or everything
