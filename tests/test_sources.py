@@ -13,12 +13,16 @@ from flap.config import load_section
 from flap.errors import UserError
 from flap.schemas import CLIPS, REJECTS
 from flap.shards import Row, read_folder, read_table
-from flap.sources.config import DatasetsConfig, FolderDataset, SplitFractions
-from flap.sources.folder import captions_file, read_corpus, write_corpus
-from flap.sources.folder_splits import split_by_caption
+from flap.sources.adapters import read_corpus
+from flap.sources.config import DatasetsConfig, DrawnSplits, FolderDataset, SplitFractions
+from flap.sources.corpus import Corpus, Intake, write_corpus
+from flap.sources.files import CorpusFiles
+from flap.sources.folder import table_name
+from flap.sources.splits import draw_splits
 from pipeline import sources as stage
 
 FRACTIONS = SplitFractions(train=0.6, val=0.2, test=0.2)
+DRAWN = DrawnSplits(seed=1, fractions=FRACTIONS)
 
 
 def make_folder(folder: Path, rows: Sequence[Row], present: Sequence[str] | None = None) -> Path:
@@ -32,8 +36,14 @@ def make_folder(folder: Path, rows: Sequence[Row], present: Sequence[str] | None
     return folder
 
 
-def config(path: Path, seed: int = 1) -> FolderDataset:
-    return FolderDataset(adapter="folder", path=str(path), seed=seed, splits=FRACTIONS)
+def config(path: Path, seed: int = 1, **changes: str) -> FolderDataset:
+    entry = {"adapter": "folder", "path": str(path), "watch": "", "captions": "required"}
+    splits = DrawnSplits(seed=seed, fractions=FRACTIONS)
+    return FolderDataset.model_validate(entry | {"splits": splits} | changes)
+
+
+def read(dataset: str, config: FolderDataset) -> Corpus:
+    return read_corpus(dataset, config, Intake(Path("work"), Path("out")))
 
 
 def test_golden_row(tmp_path: Path) -> None:
@@ -47,20 +57,24 @@ def test_golden_row(tmp_path: Path) -> None:
         "licence": "CC0 1.0",
         "source": "me",
         "duration_s": "2.5",
+        "freesound_id": "17.0",
         "mood": "calm",
     }
-    corpus = read_corpus("zoo", config(make_folder(tmp_path / "zoo", [row])))
+    corpus = read("zoo", config(make_folder(tmp_path / "zoo", [row])))
     assert corpus.clips == [
         {
             "clip_id": "zoo/a/dog",
             "dataset": "zoo",
             "split": "val",
             "uri": f"{tmp_path.as_posix()}/zoo/a/dog.wav",
+            "offset": None,
+            "n_bytes": None,
             "captions": ["A dog barks", "Barking"],
             "labels": ["Dog", "Waves, surf", "Bee, wasp, etc.", "My label"],
             "duration_s": 2.5,
             "licence": "CC0 1.0",
             "source": "me",
+            "origin": "freesound:17",
         }
     ]
     assert corpus.rejects == []
@@ -74,7 +88,7 @@ def test_a_relative_path_stays_relative(tmp_path: Path, monkeypatch: pytest.Monk
     make_folder(tmp_path / "zoo", [{"file_name": "a.wav", "caption": "x"}])
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
-    assert read_corpus("zoo", config(Path("../zoo"))).clips[0]["uri"] == "../zoo/a.wav"
+    assert read("zoo", config(Path("../zoo"))).clips[0]["uri"] == "../zoo/a.wav"
 
 
 def test_every_bad_row_is_a_reject_with_its_reason(tmp_path: Path) -> None:
@@ -97,7 +111,7 @@ def test_every_bad_row_is_a_reject_with_its_reason(tmp_path: Path) -> None:
     rows = [{"file_name": "good.wav", "caption": "A good one", "split": "test"}]
     rows += [{"file_name": name, "caption": text, "split": split} for name, text, split, _ in bad]
     present = ["good.wav", "silent.wav", "split.wav", "nosplit.wav"]
-    corpus = read_corpus("zoo", config(make_folder(folder, rows, present)))
+    corpus = read("zoo", config(make_folder(folder, rows, present)))
     assert [row["reason"] for row in corpus.rejects] == [reason for *_, reason in bad]
     assert [row["clip_id"] for row in corpus.clips] == ["zoo/good"]
     assert corpus.n_rows == len(corpus.clips) + len(corpus.rejects) == 11
@@ -106,7 +120,7 @@ def test_every_bad_row_is_a_reject_with_its_reason(tmp_path: Path) -> None:
 
 def test_names_keep_the_extension_where_it_tells_them_apart(tmp_path: Path) -> None:
     rows = [{"file_name": name, "caption": name} for name in ("a.wav", "a.flac", "b.v1.wav")]
-    corpus = read_corpus("zoo", config(make_folder(tmp_path, rows)))
+    corpus = read("zoo", config(make_folder(tmp_path, rows)))
     assert {row["clip_id"] for row in corpus.clips} == {"zoo/a.wav", "zoo/a.flac", "zoo/b.v1"}
 
 
@@ -124,8 +138,8 @@ def test_names_keep_the_extension_where_it_tells_them_apart(tmp_path: Path) -> N
 )
 def test_what_is_wrong_with_a_csv_is_said(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "captions.csv").write_text(text)
-    with pytest.raises(UserError, match=f"captions.csv: {message}"):
-        read_corpus("zoo", config(tmp_path))
+    with pytest.raises(UserError, match=f"{tmp_path}.*: {message}"):
+        read("zoo", config(tmp_path))
 
 
 def test_a_csv_from_a_spreadsheet(tmp_path: Path) -> None:
@@ -133,34 +147,80 @@ def test_a_csv_from_a_spreadsheet(tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_bytes(
         "file_name,caption\r\na.wav,Né\r\n\r\n".encode("utf-8-sig")
     )
-    assert read_corpus("zoo", config(tmp_path)).clips[0]["captions"] == ["Né"]
+    assert read("zoo", config(tmp_path)).clips[0]["captions"] == ["Né"]
     (tmp_path / "captions.csv").write_bytes("file_name,caption\na.wav,Né\n".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
-        read_corpus("zoo", config(tmp_path))
+        read("zoo", config(tmp_path))
 
 
 def test_which_csv_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found no CSV"):
-        captions_file(tmp_path)
-    (tmp_path / "one.csv").touch()
-    assert captions_file(tmp_path) == tmp_path / "one.csv"
-    with pytest.raises(UserError, match="name the folder"):  # DVC could not watch the recordings
-        captions_file(tmp_path / "one.csv")
+    with pytest.raises(UserError, match="found no table"):
+        table_name(CorpusFiles(str(tmp_path)))
+    (tmp_path / "one.parquet").touch()
+    assert table_name(CorpusFiles(str(tmp_path))) == "one.parquet"
     (tmp_path / "two.csv").touch()
-    with pytest.raises(UserError, match=r"found one\.csv, two\.csv"):
-        captions_file(tmp_path)
+    with pytest.raises(UserError, match=r"found one\.parquet, two\.csv"):
+        table_name(CorpusFiles(str(tmp_path)))
     (tmp_path / "captions.csv").touch()
-    assert captions_file(tmp_path) == tmp_path / "captions.csv"
-    with pytest.raises(UserError, match="no such folder"):
-        captions_file(tmp_path / "three.csv")
+    assert table_name(CorpusFiles(str(tmp_path))) == "captions.csv"
+    for path in (tmp_path / "captions.csv", tmp_path / "three"):
+        with pytest.raises(UserError, match="no such folder"):
+            read("zoo", config(path))
+
+
+def test_a_parquet_table_is_read_like_a_csv(tmp_path: Path) -> None:
+    row = {
+        "file_name": "a.wav",
+        "captions": ["A dog  barks ", "", "Barking"],
+        "labels": ["dog", "rain"],
+        "split": "train",
+        "duration_s": 2.5,
+        "freesound_id": 17,
+        "licence": None,
+    }
+    (tmp_path / "a.wav").touch()
+    pd.DataFrame([row]).to_parquet(tmp_path / "table.parquet")
+    (clip,) = read("zoo", config(tmp_path)).clips
+    assert (clip["captions"], clip["labels"]) == (["A dog barks", "Barking"], ["Dog", "Rain"])
+    assert (clip["duration_s"], clip["origin"], clip["licence"]) == (2.5, "freesound:17", "")
+    (tmp_path / "table.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(UserError, match=r"table\.parquet: not a readable Parquet file"):
+        read("zoo", config(tmp_path))
+
+
+def test_recordings_without_captions_where_they_are_optional(tmp_path: Path) -> None:
+    make_folder(tmp_path, [{"file_name": "a.wav"}, {"file_name": "b.wav"}])
+    with pytest.raises(UserError, match=r"caption' is missing.*set the dataset's captions to opt"):
+        read("zoo", config(tmp_path))
+    corpus = read("zoo", config(tmp_path, captions="optional"))
+    assert [row["captions"] for row in corpus.clips] == [[], []]
+
+
+def test_rows_that_come_later_change_no_earlier_one(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{i}.wav", "caption": f"caption {i}"} for i in range(30)]
+    before = read("zoo", config(make_folder(tmp_path, rows[:20]))).clips
+    after = read("zoo", config(make_folder(tmp_path, rows))).clips
+    assert after[:20] == before
+    assert len({row["split"] for row in after}) == 3
+
+
+def test_odd_names_and_texts(tmp_path: Path) -> None:
+    names = ["🐕 barks.wav", "two\nlines.wav", "loop.wav", "folder.flac", "späte Straße.wav"]
+    rows = [{"file_name": name, "caption": f"<b>{{x}} {name}"} for name in names]
+    make_folder(tmp_path, rows, [names[0], names[1], names[4]])
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    (tmp_path / "folder.flac").mkdir()
+    corpus = read("zoo", config(tmp_path))  # what cannot be read is for the audio stage to say
+    assert [row["uri"] for row in corpus.clips] == [f"{tmp_path}/{name}" for name in names]
+    assert corpus.clips[0]["captions"] == ["<b>{x} 🐕 barks.wav"]
 
 
 def test_splits_are_deterministic_and_near_the_fractions() -> None:
     captions = [[f"caption {i}"] for i in range(2000)]
-    splits = split_by_caption(captions, 1, FRACTIONS)
-    assert splits == split_by_caption(captions, 1, FRACTIONS)
-    assert splits != split_by_caption(captions, 2, FRACTIONS)
-    assert splits[:100] == split_by_caption(captions[:100], 1, FRACTIONS)
+    splits = draw_splits(captions, DRAWN)
+    assert splits == draw_splits(captions, DRAWN)
+    assert splits != draw_splits(captions, DrawnSplits(seed=2, fractions=FRACTIONS))
+    assert splits[:100] == draw_splits(captions[:100], DRAWN)
     for split in ("train", "val", "test"):
         assert splits.count(split) / 2000 == pytest.approx(getattr(FRACTIONS, split), abs=0.04)
 
@@ -170,7 +230,7 @@ def test_no_caption_is_in_two_splits() -> None:
     captions = [
         [f"chain {i // 4} link {i % 4}", f"Chain {i // 4} LINK {i % 4 + 1}."] for i in range(400)
     ]
-    splits = split_by_caption(captions, 1, FRACTIONS)
+    splits = draw_splits(captions, DRAWN)
     chains = [set(splits[start : start + 4]) for start in range(0, 400, 4)]
     assert all(len(chain) == 1 for chain in chains)
     assert set.union(*chains) == {"train", "val", "test"}
@@ -178,7 +238,8 @@ def test_no_caption_is_in_two_splits() -> None:
 
 def test_a_fraction_of_zero_gets_nothing() -> None:
     only_train = SplitFractions(train=1.0, val=0.0, test=0.0)
-    assert set(split_by_caption([[str(i)] for i in range(50)], 1, only_train)) == {"train"}
+    drawn = DrawnSplits(seed=1, fractions=only_train)
+    assert set(draw_splits([[str(i)] for i in range(50)], drawn)) == {"train"}
 
 
 def test_written_shards(tmp_path: Path) -> None:
@@ -189,10 +250,10 @@ def test_written_shards(tmp_path: Path) -> None:
     ]
     rows.append({"file_name": "gone.wav", "caption": "x", "split": "train"})
     folder = make_folder(tmp_path / "zoo", rows, [f"{i}.wav" for i in range(7)])
-    corpus = read_corpus("zoo", config(folder))
+    corpus = read("zoo", config(folder))
     write_corpus(corpus, config(folder), 3, tmp_path / "out")
     clips = read_folder(tmp_path / "out", CLIPS)
-    assert clips["clip_id"].tolist() == [f"zoo/{i}" for i in (1, 3, 6, 2, 4, 0, 5)]
+    assert clips["clip_id"].tolist() == [f"zoo/{i}" for i in range(7)]
     assert len(list((tmp_path / "out").glob("shard-*.parquet"))) == 3
     rejects = read_table(tmp_path / "out/_rejects/shard-00000.parquet", REJECTS)
     assert rejects.to_pylist() == corpus.rejects
@@ -217,15 +278,19 @@ def write_params(folder: Path, datasets: Row) -> None:
     (folder / "params.yaml").write_text(json.dumps(params))
 
 
+UNEVEN = {"seed": 1, "fractions": {"train": 0.8, "val": 0.1, "test": 0.2}}
+
+
 def folder_entry(**changes: object) -> Row:
-    splits = {"train": 0.8, "val": 0.1, "test": 0.1}
-    return {"adapter": "folder", "path": "zoo", "seed": 1, "splits": splits} | changes
+    splits = {"seed": 1, "fractions": {"train": 0.8, "val": 0.1, "test": 0.1}}
+    entry = {"adapter": "folder", "path": "zoo", "watch": "zoo", "captions": "required"}
+    return entry | {"splits": splits} | changes
 
 
 @pytest.mark.parametrize(
     ("name", "entry", "message"),
     [
-        ("zoo", folder_entry(splits={"train": 0.8, "val": 0.1, "test": 0.2}), "must sum to 1"),
+        ("zoo", folder_entry(splits=UNEVEN), "must sum to 1"),
         ("zoo", folder_entry(colour="red"), "unknown key 'datasets.zoo.*colour'"),
         ("zoo", folder_entry(adapter="tape"), "'tape'"),
         ("zoo", {"adapter": "demo", "path": "x", "seed": 1}, "datasets.zoo.*clips' is missing"),
@@ -252,14 +317,15 @@ def test_command_reads_a_folder(
         stage.main("sea", Path("data/sources/sea"))
 
 
+DEMO = {"adapter": "demo", "watch": "", "seed": 1}
+
+
 def test_command_makes_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalogue = Path("flap/sources/demo_sounds.yaml").resolve()
     clips = {"train": 3, "val": 1, "test": 1}
-    write_params(
-        tmp_path, {"demo": {"adapter": "demo", "path": str(catalogue), "clips": clips, "seed": 1}}
-    )
+    write_params(tmp_path, {"demo": DEMO | {"path": str(catalogue), "clips": clips}})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLAP_JOBS", "1")
     stage.main("demo", Path("data/sources/demo"))
