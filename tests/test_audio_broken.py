@@ -31,17 +31,8 @@ NAMES = (
     "späte Straße",
     "a'b\"c;d",
     "x" * 120,
-    "#1 100% ?NAMES = (=*",
+    "#1 100% ?*{}<b>",
     " tab\tand space ",
-)
-    "plain",
-    "🐕 barks",
-    "two\nlines",
-    "späte Straße",
-    "a'b\"c;d",
-    "x" * 120,
-    "{braces} <b>",
-    "-rf",
 )
 
 

@@ -15,7 +15,6 @@ from flap.audioset import display_names
 from flap.errors import UserError
 from flap.schemas import CLIPS
 from flap.shards import read_folder
-from flap.work import Work, run_shards
 from flap.sources.config import DemoDataset, SplitClips
 from flap.sources.demo import DemoShards, broken_kind, make_clip
 from flap.sources.demo_captions import describe, draw_captions, plural
@@ -24,6 +23,7 @@ from flap.sources.demo_dsp import Take
 from flap.sources.demo_encoding import BROKEN, FORMATS, with_ogg_serial
 from flap.sources.demo_mix import render
 from flap.sources.demo_scene import Event, Scene, draw_scene
+from flap.work import Work, run_shards
 
 CATALOGUE_FILE = Path(__file__).parents[1] / "flap/sources/demo_sounds.yaml"
 CATALOGUE = load_catalogue(CATALOGUE_FILE)

@@ -96,7 +96,8 @@ def test_reader_gives_each_row_through_a_cache_of_one_group(corpus: Corpus) -> N
 
 def start(folder: Path, processes: int) -> "subprocess.Popen[str]":
     arguments = "--clips data/sources --mels data/audio --captions data/captions "
-    arguments += "--audit data/audit --tagger data/tagger/model --out data/pretrain/model --history history.csv"
+    arguments += "--audit data/audit --tagger data/tagger/model --out data/pretrain/model "
+    arguments += "--history history.csv"
     env = os.environ | {
         "PYTHONPATH": str(ROOT),
         "FLAP_NPROC": str(processes),

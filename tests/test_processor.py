@@ -38,9 +38,7 @@ def test_windows_are_those_of_the_stage_audio(processor: FlapProcessor) -> None:
     clips = [tone(0.3), tone(2.0)]
     found = processor(audio=clips, sampling_rate=RATE_HZ)
     config = AudioConfig.model_validate(FRONT_END)
-    expected = middle_windows(
-        [log_mel(clip, config) for clip in clips], 64, fusion=True
-    )
+    expected = middle_windows([log_mel(clip, config) for clip in clips], 64, fusion=True)
     assert torch.equal(found["input_features"], expected.mel_BCTF)
     assert found["is_longer"].tolist() == [False, True]
 

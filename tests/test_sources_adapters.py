@@ -208,7 +208,7 @@ def test_wavcaps(tmp_path: Path) -> None:
     ]
     reasons = [reason for _, reason in refused(corpus)]
     assert reasons == ["blacklisted", "missing", "missing", "no_caption"]
-    with pytest.raises(UserError, match="other.json: no such file"):
+    with pytest.raises(UserError, match=r"other\.json: no such file"):
         read(tmp_path, "wavcaps", folder, **options | {"table": "other.json"})
     with pytest.raises(UserError, match="has no list `data`"):
         read(tmp_path, "wavcaps", folder, **options | {"table": "blacklist.json"})

@@ -28,8 +28,8 @@ from flap.sources.files import CorpusFiles, in_folder
 from flap.sources.tables import read_table, require_columns
 
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
-_END = re.compile(r"(?<=_\d)_\d+$|(?<=\d)_\d+$")
-Stems = dict[str, list[str]]
+_TIMES_MS = re.compile(r"(.+_\d+)_\d+")
+Recordings = dict[str, list[str]]
 
 
 @dataclass
@@ -44,12 +44,14 @@ class _Excerpt:
     def name(self) -> str:
         return f"{self.youtube_id}_{self.start_s}"
 
-    def stems(self) -> Iterator[str]:
-        """Names that its recording may have, the most telling first; AudioSet's less the end."""
-        yield from (self.name, self.youtube_id, f"Y{self.youtube_id}", *self.audiocap_ids)
-        if self.start_s.isdecimal():
-            start_ms = int(self.start_s) * 1000
-            yield from (f"{self.youtube_id}_{start_ms}", f"Y{self.youtube_id}_{start_ms}")
+    def stems(self) -> list[str]:
+        """Names that its recording may have, the most telling first."""
+        return [self.name, self.youtube_id, f"Y{self.youtube_id}", *self.audiocap_ids]
+
+    def starts(self) -> list[str]:
+        """AudioSet's names, up to the start."""
+        start_ms = f"{self.start_s}000" if self.start_s != "0" else "0"
+        return [f"{self.youtube_id}_{start_ms}", f"Y{self.youtube_id}_{start_ms}"]
 
 
 def read_audiocaps(files: CorpusFiles, config: AudioCapsDataset, intake: Intake) -> Iterator[Item]:
@@ -64,12 +66,12 @@ def read_audiocaps(files: CorpusFiles, config: AudioCapsDataset, intake: Intake)
             f"{files.root}: none of train.csv, val.csv, test.csv; AudioCaps has them at "
             "https://github.com/cdjkim/audiocaps, in the folder `dataset`"
         )
-    recordings = _by_start(files.recordings)
+    starts = _by_start(files.recordings)
     for split in splits:
         for excerpt in _excerpts(files, f"{split}.csv"):
             yield Item(
                 where=excerpt.where,
-                recording=_find(excerpt, split, recordings),
+                recording=_find(excerpt, split, files.recordings, starts),
                 name=excerpt.name,
                 captions=excerpt.captions,
                 split=split,
@@ -90,20 +92,18 @@ def _excerpts(files: CorpusFiles, table: str) -> list[_Excerpt]:
     return list(found.values())
 
 
-def _by_start(recordings: Stems) -> Stems:
-    """The recordings by name, and by AudioSet's name less the end, which no table knows."""
-    found = {stem: list(names) for stem, names in recordings.items()}
+def _by_start(recordings: Recordings) -> Recordings:
+    """Recordings with AudioSet's names, by the name up to the start: no table knows the end."""
+    found: Recordings = {}
     for stem, names in recordings.items():
-        start = _END.sub("", stem)
-        if start != stem:
-            found.setdefault(start, []).extend(names)
+        if times := _TIMES_MS.fullmatch(stem):
+            found.setdefault(times[1], []).extend(names)
     return found
 
 
-def _find(excerpt: _Excerpt, split: str, recordings: Stems) -> str:
+def _find(excerpt: _Excerpt, split: str, recordings: Recordings, starts: Recordings) -> str:
     """Its recording, rather from a folder of its split; if there is none, what it should be."""
-    for stem in excerpt.stems():
-        if stem in recordings:
-            names = recordings[stem]
-            return next((name for name in names if in_folder(name, split)), names[0])
-    return f"{split}/{excerpt.name}.wav"
+    found = [recordings.get(stem) for stem in excerpt.stems()]
+    found += [starts.get(start) for start in excerpt.starts()]
+    names = next(filter(None, found), [f"{split}/{excerpt.name}.wav"])
+    return next((name for name in names if in_folder(name, split)), names[0])

@@ -65,8 +65,9 @@ def _table(files: CorpusFiles) -> str | None:
 def _in_table(files: CorpusFiles, config: LabelledDataset, table: str) -> Iterator[Item]:
     header, lines = read_table(files, table)
     columns = [_AS_IN_FOLDER.get(column, column) for column in header]
-    folds = isinstance(config.splits, Folds)
-    require_columns(files.uri(table), columns, "file_name", *(["fold"] if folds else []))
+    splits = config.splits
+    by_fold = ["fold"] if isinstance(splits, Folds) else []
+    require_columns(files.uri(table), columns, "file_name", *by_fold)
     for line in lines:
         cells = {_AS_IN_FOLDER.get(column, column): cell for column, cell in line.cells.items()}
         item = item_of(Line(line.number, cells))
@@ -75,9 +76,7 @@ def _in_table(files: CorpusFiles, config: LabelledDataset, table: str) -> Iterat
             item,
             where=f"{table}, line {line.number}",
             recording=_find(files, item.recording, cells.get("fold", "")),
-            split=_split(config.splits, cells["fold"])
-            if isinstance(config.splits, Folds)
-            else item.split,
+            split=_split(splits, cells["fold"]) if isinstance(splits, Folds) else item.split,
             origin=item.origin or (f"freesound:{esc[1]}" if esc else ""),
         )
 
