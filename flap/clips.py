@@ -39,14 +39,15 @@ def usable_clips(
         dropped: clips to leave out, as `dropped_clips` gives them.
 
     Returns:
-        Columns clip_id, uri, captions, labels, path (MELS shard) and row (position in it).
+        Columns clip_id, uri, offset, n_bytes, captions, labels, path (MELS shard) and row
+        (position in it).
     """
     frames, datasets = [], list(datasets)
     for dataset in datasets:
         for mel_shard in shard_paths(mels / dataset):
             heard = read_table(mel_shard, MELS, ["clip_id"]).to_pandas()
             heard["path"], heard["row"] = str(mel_shard), np.arange(len(heard))
-            columns = ["clip_id", "split", "uri", "captions", "labels"]
+            columns = ["clip_id", "split", "uri", "offset", "n_bytes", "captions", "labels"]
             known = read_table(clips / dataset / mel_shard.name, CLIPS, columns).to_pandas()
             frames.append(known[known["split"].isin(splits)].merge(heard, on="clip_id"))
     found = pd.concat(frames)

@@ -1,10 +1,11 @@
 """Every benchmark runs and ends with the keys that it promises; speed is not tested."""
 
 import json
+from typing import Any
 
 import pytest
 
-from benchmarks import encoder, interleaved
+from benchmarks import audio_stage, encoder, fbank, interleaved, mel_read
 
 
 def test_ratio_is_the_median_over_rounds() -> None:
@@ -23,7 +24,32 @@ def test_alternatives_take_turns() -> None:
 @pytest.mark.slow
 def test_encoder(capsys: pytest.CaptureFixture[str]) -> None:
     encoder.main(depth=1, batch=1, seconds=0)
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    last = last_line(capsys)
     assert last["benchmark"] == "encoder"
     assert set(last["ratios"]) == {"masked", "vs_ast", "vs_eager"}
     assert 0 < last["ratios"]["masked"] < 1
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_fbank(capsys: pytest.CaptureFixture[str]) -> None:
+    fbank.main(clips=1, seconds=0)
+    last = last_line(capsys)
+    assert set(last["ratios"]) == {"speedup", "max_abs_diff"}
+    assert 0 <= last["ratios"]["max_abs_diff"] <= 2e-3
+
+
+def test_mel_read(capsys: pytest.CaptureFixture[str]) -> None:
+    mel_read.main(clips=40, seconds=0)
+    last = last_line(capsys)
+    assert set(last["ratios"]) == {"vs_on_the_fly", "vs_memmap"}
+    assert last["ratios"]["vs_on_the_fly"] > 1
+
+
+@pytest.mark.slow
+def test_audio_stage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAP_JOBS", "1")  # it sets this itself, for the time of the test
+    audio_stage.main(shards=2, seconds=0)
+    assert set(last_line(capsys)["ratios"]) == {"speedup", "same_columns", "two_process"}

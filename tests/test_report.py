@@ -13,7 +13,7 @@ from flap.report.figures import flops_chart
 from flap.report.metrics import flat_numbers, read_flops
 from flap.report.page import render
 from flap.report.tables import read_dataset
-from flap.schemas import CAPTIONS, CLIPS, MELS, RANKS, TAGS
+from flap.schemas import AUDIT, CAPTIONS, CLIPS, MELS, RANKS, TAGS
 from flap.shards import REJECTS_FOLDER, Row, write_rejects, write_rows
 from pipeline import report
 

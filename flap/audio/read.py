@@ -48,7 +48,8 @@ def identity(uri: str) -> str:
     """
     try:
         if _is_url(uri):
-            info = _filesystem(uri)[0].info(_filesystem(uri)[1])
+            filesystem, path = _filesystem(uri)
+            info = filesystem.info(path)
             stamps = [f"{info[name]}" for name in _STAMPS if info.get(name) is not None]
             return ":".join([f"{info.get('size')}", *stamps[:1]])
         status = Path(uri).stat()

@@ -36,15 +36,15 @@ def find(clips: pd.DataFrame, config: AuditConfig) -> pd.DataFrame:
 
 def _same(finding: str, found: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     """Pairs of clips as rows of AUDIT; the evidence is the detail."""
-    rows = _rows(finding, clips.loc[found["clip"]])
-    others = clips.loc[found["other"]]
-    rows["rule"] = found["key"].map(_RULES).to_numpy()
-    rows["other"] = others["clip_id"].to_numpy()
-    rows["other_dataset"] = others["dataset"].to_numpy()
-    rows["other_split"] = others["split"].to_numpy()
-    by_origin = found["key"] == "origin"
-    rows["detail"] = others["origin"].where(by_origin.to_numpy(), found["key"].map(_EQUAL).array)
-    return rows
+    keys = found["key"].reset_index(drop=True)
+    others = clips.loc[found["other"]].reset_index(drop=True)
+    return _rows(finding, clips.loc[found["clip"]]).assign(
+        rule=keys.map(_RULES),
+        other=others["clip_id"],
+        other_dataset=others["dataset"],
+        other_split=others["split"],
+        detail=keys.map(_EQUAL).fillna(others["origin"]),
+    )
 
 
 def _no_caption(clips: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from flap.report.audit import Finding, read_findings
 from flap.report.config import ReportConfig
 from flap.report.metrics import (
     Benchmark,
@@ -24,6 +25,7 @@ class Facts:
     """What was read, once for both; what is not there yet is empty or None."""
 
     datasets: list[Dataset]
+    findings: dict[str, list[Finding]] | None  # of the audit, by dataset
     tagger: dict[str, Any] | None
     history: pd.DataFrame | None
     benchmarks: list[Benchmark]
@@ -48,6 +50,7 @@ def read_facts(
     """
     return Facts(
         datasets=[read_dataset(data, name, config) for name in datasets],
+        findings=read_findings(data / "audit"),
         tagger=read_json(metrics / "tagger.json"),
         history=read_history(metrics / "pretrain.csv"),
         benchmarks=[read_benchmark(metrics, *benchmark) for benchmark in benchmarks.items()],

@@ -5,6 +5,7 @@ from markupsafe import Markup
 from flap.report.facts import Facts
 from flap.report.figures import flops_chart, histogram, history_charts
 from flap.report.graph import graph_svg
+from flap.report.levels import CLIPPED, SILENT, levels
 from flap.report.metrics import flat_numbers
 from flap.report.tables import Dataset
 from flap.report.templating import environment, number, percent
@@ -16,6 +17,8 @@ def render(facts: Facts) -> str:
     return template.render(
         facts=facts,
         cards=_cards(facts),
+        levels={d.name: levels(d.audio) for d in facts.datasets if d.audio is not None},
+        level_limits={"clipped": CLIPPED, "silent": SILENT},
         graph=graph_svg(_notes(facts)),
         audio_figures={d.name: _audio_figure(d) for d in facts.datasets if d.audio is not None},
         caption_figures={d.name: _caption_figures(d) for d in facts.datasets if d.captions},

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from flap.report.config import ReportConfig
+from flap.report.levels import COLUMNS as LEVELS
 from flap.schemas import CAPTIONS, CLIPS, MELS, REJECTS, TAGS, TableSpec
 from flap.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
 
@@ -50,7 +51,7 @@ class Dataset:
     licences: list[tuple[str, int]] | None  # of the recordings, '' where the corpus names none
     counts: list[Count]
     rejects: list[Reason]
-    audio: pd.DataFrame | None  # duration_s, source_rate_hz, channels
+    audio: pd.DataFrame | None  # duration_s, source_rate_hz, channels, loudness and the like
     tags: list[tuple[str, int]] | None
     captions: "Captions | None"
 
@@ -110,7 +111,7 @@ def read_dataset(data: Path, name: str, config: ReportConfig) -> Dataset:
         licences=None if clips is None else _counted(Counter(clips["licence"].str.strip())),
         counts=_counts(sources, audio, tagging, enriched),
         rejects=[*_rejects(sources), *_rejects(audio)],
-        audio=_read(audio, MELS, ["duration_s", "source_rate_hz", "channels"]),
+        audio=_read(audio, MELS, ["duration_s", "source_rate_hz", "channels", *LEVELS]),
         tags=None if tags is None else _counted(Counter(tags["labels"].explode().dropna())),
         captions=enriched,
     )

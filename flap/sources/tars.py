@@ -4,32 +4,89 @@
         train/0.tar  train/1.tar …      every folder of tars has its split in `splits`
         test/0.tar …
 
-Members of a sample have one name up to the first dot: `17.flac` (or another format) and
+A sample is two members of one name: `17.flac` (or another format) and
 
     17.json     {"text": ["A dog barks.", …], "tag": ["dog", …], "original_data": {…}}
 
-`text` may be one string, `tag` may be absent; `licence`, `source` and the upload (Freesound's or
-YouTube's id) are taken from the JSON or its `original_data`, whose content differs from corpus to
-corpus, where they are plainly there.
-
-Nothing is unpacked: CLIPS points to the recording's bytes within the tar. A tar that breaks off
-gives what stands before the break.
+(`flap.sources.tar_samples` has the details). Nothing is unpacked: CLIPS points to the recording's
+bytes within the tar. A tar that breaks off gives what stands before the break.
 
 LAION's tars of Clotho call its validation split "test" and its evaluation split "valid"; for them
 only `splits: {train: train, test: val, valid: test}` is accepted.
 """
 
-import json
-import re
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
 
-from flap.errors import UserError, first_line
+from flap.errors import first_line
 from flap.sources.config import TarsDataset
 from flap.sources.corpus import Intake, Item, Place, Refused
-from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles
+from flap.sources.files import CorpusFiles
 from flap.sources.tar_folders import check_clotho, tars_by_folder
-from flap.sources.tar_samples import describe
+from flap.sources.tar_members import BrokenTarError, Member, read_members
+from flap.sources.tar_samples import Description, Sample, describe, pair
+
+
+def read_tars(files: CorpusFiles, config: TarsDataset, intake: Intake) -> Iterator[Item | Refused]:
+    """Each sample, tar by tar.
+
+    Raises:
+        UserError: a folder of tars has no split, a tar is compressed, or Clotho's splits are
+            taken by their names.
+    """
+    for folder, tars in tars_by_folder(files, config, intake).items():
+        for tar in tars:
+            members, broken = _members(files, tar)
+            for member in members:
+                if member.is_outside:
+                    detail = "is a link or a device, or its name leaves the archive"
+                    yield _refused(tar, member, "outside", detail)
+            for sample in pair([member for member in members if not member.is_outside]):
+                yield _entry(files, config, folder, tar, sample)
+            if broken:
+                yield Refused(tar, tar, "unreadable", broken)
+
+
+def _members(files: CorpusFiles, tar: str) -> tuple[list[Member], str]:
+    """The tar's members, and how it breaks off, "" if it does not."""
+    members = list[Member]()
+    with files.open(tar) as file:
+        try:
+            members.extend(read_members(file))
+        except BrokenTarError as error:
+            return members, str(error)
+    return members, ""
+
+
+def _entry(
+    files: CorpusFiles, config: TarsDataset, folder: str, tar: str, sample: Sample
+) -> Item | Refused:
+    audio, text = sample.audio, sample.text
+    if audio is None:
+        assert text is not None
+        return _refused(tar, text, "missing", "the tar has no recording of that name")
+    about = Description()
+    if text is not None:
+        if text.json is None:
+            return _refused(tar, text, "unreadable", f"JSON of {text.n_bytes} bytes")
+        try:
+            about = describe(text.json, files.uri(tar))
+        except ValueError as error:
+            return _refused(tar, audio, "unreadable", f"its JSON: {first_line(error)}")
+    if about.is_clotho:
+        check_clotho(files, config, [folder])
+    return Item(
+        where=f"{tar}/{audio.name}",
+        recording=f"{tar}/{audio.name}",
+        name=sample.name,
+        captions=about.captions,
+        labels=about.labels,
+        split=config.splits[folder],
+        licence=about.licence,
+        source=about.source,
+        origin=about.origin,
+        place=Place(files.uri(tar), audio.offset, audio.n_bytes),
+    )
+
+
+def _refused(tar: str, member: Member, reason: str, detail: str) -> Refused:
+    return Refused(f"{tar}/{member.name}", f"{tar}/{member.name}", reason, detail)
