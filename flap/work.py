@@ -98,9 +98,8 @@ class Work:
         if self.notes.exists():
             self.notes.replace(self.published_notes)
         self.folder.replace(self.out)
-        for other in self.folder.parent.glob("*"):
-            if other != self.published_notes:
-                shutil.rmtree(other)
+        for other in set(self.folder.parent.iterdir()) - {self.published_notes}:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
         if self._lock:
             self._lock.close()
 

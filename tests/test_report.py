@@ -39,6 +39,7 @@ def write_run(folder: Path) -> tuple[Path, Path]:
     """(data, metrics) after a whole run on a dataset `demo` and a benchmark `demo-test`."""
     data, metrics = folder / "data", folder / "metrics"
     write_tables(data, "demo")
+    write_rows(data / "audit" / SHARD, [audit_row(f"demo/{i:03d}") for i in range(5)], AUDIT, {})
     (metrics / "retrieval").mkdir(parents=True)
     (metrics / "tagger.json").write_text('{"mAP": 0.625, "per_class": {"Bark": 0.5}}')
     history = "step,loss,learning_rate,val_loss\n" + "".join(
@@ -82,7 +83,8 @@ def write_tables(data: Path, name: str) -> None:
 
 
 def clip_row(clip_id: str, dataset: str) -> Row:
-    empty: Row = {"labels": [], "duration_s": None, "licence": "", "source": ""}
+    empty: Row = {"labels": [], "duration_s": None, "licence": "", "source": "", "origin": ""}
+    empty |= {"offset": None, "n_bytes": None}
     return {"clip_id": clip_id, "dataset": dataset, "split": "train", "uri": "x.wav"} | {
         "captions": ["a dog barks"],
         **empty,
@@ -92,7 +94,15 @@ def clip_row(clip_id: str, dataset: str) -> Row:
 def mel_row(index: int, clip_id: str) -> Row:
     known = {"source_rate_hz": 44100 if index % 3 else 8000, "channels": 1, "sha256": "0"}
     size = {"n_frames": 1, "mel": b"\0" * 256, "duration_s": 1.0 + index, "peak": 0.5}
-    return {"clip_id": clip_id, **known, **size}
+    levels: Row = {"loudness_lufs": -20.0 - index if index else None}
+    levels |= {"silence": 0.75 if index < 2 else 0.0, "clipping": 0.01 if index < 3 else 0.0}
+    return {"clip_id": clip_id, "mel_sha256": "0", **known, **size, **levels}
+
+
+def audit_row(clip_id: str) -> Row:
+    leak = {"finding": "leak", "rule": "origin", "detail": ATTACK, "dropped": clip_id > "demo/001"}
+    other = {"other": "other/1", "other_dataset": "other", "other_split": "test"}
+    return {"clip_id": clip_id, "dataset": "demo", "split": "train", **leak, **other}
 
 
 def caption_row(index: int, clip_id: str) -> Row:
@@ -149,6 +159,20 @@ def test_a_baseline_is_named_and_makes_no_headline(folders: tuple[Path, Path]) -
     assert '<div class="card"><b>25.0 %</b>' in page_of(folders, ["demo"], ["demo-test"])
 
 
+def test_the_page_shows_findings_licences_and_levels(folders: tuple[Path, Path]) -> None:
+    found = read_facts(*folders, ["demo"], {}, CONFIG).findings
+    assert found is not None
+    (leak,) = found["demo"]
+    assert (leak.finding, leak.rule, leak.clips, leak.dropped) == ("leak", "origin", 5, 3)
+    assert leak.examples[0] == ("demo/000", f"= other/1 (test), {ATTACK}")
+    page = page_of(folders, ["demo"], [])
+    assert '<th scope="row">leak</th><td>origin</td><td class="num">5</td>' in page
+    assert '<th scope="row">unknown</th><td class="num">12</td>' in page
+    # of 10 recordings 3 are clipped and 2 mostly silent; -21 to -29 LUFS, one too short for any
+    cells = "".join(f'<td class="num">{cell}</td>' for cell in ("-25.0", "30.0 %", "20.0 %"))
+    assert f'<th scope="row">demo</th>{cells}' in page
+
+
 def test_what_masking_saves_is_beside_no_mask(folders: tuple[Path, Path]) -> None:
     page = page_of(folders, ["demo"], [])
     row = r'<th scope="row">2-D</th>' + "".join(
@@ -183,7 +207,14 @@ def test_only_named_datasets_count(folders: tuple[Path, Path]) -> None:
 
 def test_missing_inputs_are_said_not_raised(tmp_path: Path) -> None:
     page = page_of((tmp_path / "data", tmp_path / "metrics"), ["demo"], ["demo-test"])
-    for stage in ("sources@demo", "audio@demo", "captions@demo", "pretrain", "retrieval@demo-test"):
+    for stage in (
+        "sources@demo",
+        "audio@demo",
+        "captions@demo",
+        "audit",
+        "pretrain",
+        "retrieval@demo-test",
+    ):
         assert f"stage <code>{stage}</code> has not run" in page
     assert "What masking saves" not in page
     assert "#flops" not in page
@@ -201,7 +232,8 @@ def test_the_stage_gives_the_same_bytes_again(
         assert [path.name for path in (*out.iterdir(), *card.iterdir())] == FILES
         written.append([(out / FILES[0]).read_bytes(), (card / FILES[1]).read_bytes()])
     assert written[0] == written[1]
-    assert not list(Path("data/.work/report").iterdir())
+    left = (path for path in Path("data/.work/report").rglob("*") if path.is_file())
+    assert {path.suffix for path in left} <= {".lock"}
 
 
 def test_captions_without_an_answer_and_empty_tables(folders: tuple[Path, Path]) -> None:

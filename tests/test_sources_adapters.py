@@ -122,7 +122,7 @@ def test_audiocaps(tmp_path: Path) -> None:
 
 def test_audiocaps_needs_its_tables(tmp_path: Path) -> None:
     (tmp_path / "caps").mkdir()
-    with pytest.raises(UserError, match=r"none of train\.csv, val\.csv and test\.csv"):
+    with pytest.raises(UserError, match=r"none of train\.csv, val\.csv, test\.csv"):
         read(tmp_path, "audiocaps", tmp_path / "caps")
     write(tmp_path / "caps", {"val.csv": "youtube_id,caption\n"})
     with pytest.raises(UserError, match=r"val\.csv: column 'audiocap_id' is missing"):
@@ -184,7 +184,7 @@ def test_wavcaps(tmp_path: Path) -> None:
     data = [
         {"id": "180913", "caption": "A ball.", "duration": 3.6, "href": people, "tags": ["ball"]},
         {"id": "Yb0RFKhbpFJA.wav", "caption": ["One.", "Two."], "duration": 10},
-        {"id": "77", "caption": "Banned.", "duration": 1},
+        {"id": "77", "caption": "Banned.", "duration": 1, "href": "/people/me/sounds/77/"},
         {"id": "99", "caption": "Gone.", "duration": 1},
         {"caption": "Nameless."},
         {"id": "5", "caption": None, "duration": "?", "download_link": "https://bbc.example/5"},
@@ -210,7 +210,7 @@ def test_wavcaps(tmp_path: Path) -> None:
     assert reasons == ["blacklisted", "missing", "missing", "no_caption"]
     with pytest.raises(UserError, match=r"other\.json: no such file"):
         read(tmp_path, "wavcaps", folder, **options | {"table": "other.json"})
-    with pytest.raises(UserError, match="has no list `data`"):
+    with pytest.raises(UserError, match="expected WavCaps'"):
         read(tmp_path, "wavcaps", folder, **options | {"table": "blacklist.json"})
 
 
@@ -259,10 +259,12 @@ def test_tars(tmp_path: Path) -> None:
 
 def test_tars_need_a_split_each_and_no_compression(tmp_path: Path) -> None:
     tar(tmp_path / "corpus/valid/0.tar", {"1": {"text": "Rain."}})
-    with pytest.raises(UserError, match=r"no split for the tars in valid; .*valid: train"):
+    with pytest.raises(
+        UserError, match=r"tars in valid have no split; write `splits: {valid: val}`"
+    ):
         read(tmp_path, "tars", tmp_path / "corpus", splits={"train": "train"})
     write(tmp_path / "corpus", {"train/1.tar.gz": b""})
-    with pytest.raises(UserError, match=r"1\.tar\.gz: decompress it"):
+    with pytest.raises(UserError, match=r"1\.tar\.gz: is compressed"):
         read(tmp_path, "tars", tmp_path / "corpus", splits=SPLITS)
 
 
@@ -274,7 +276,7 @@ def test_laions_clotho_is_recognised(tmp_path: Path, named: bool) -> None:
     folder = tmp_path / ("LAION_Clotho" if named else "some")
     for split in SPLITS:
         tar(folder / split / "0.tar", {f"{split}1": described})
-    with pytest.raises(UserError, match=r"write `splits: {train: train, test: val, valid: test}`"):
+    with pytest.raises(UserError, match=r"test: val, .*valid: test}`"):
         read(tmp_path, "tars", folder, splits=SPLITS)
     right = {"train": "train", "test": "val", "valid": "test"}
     corpus = read(tmp_path, "tars", folder, splits=right)
@@ -283,7 +285,8 @@ def test_laions_clotho_is_recognised(tmp_path: Path, named: bool) -> None:
         "x/test1": "val",
         "x/valid1": "test",
     }
-    assert "folder valid is split test" in corpus.notes[0]
+    if named:
+        assert "valid holds Clotho's evaluation split" in corpus.notes[1]
 
 
 def hostile_tar(path: Path) -> None:
@@ -373,7 +376,7 @@ def test_folders_of_labels(tmp_path: Path) -> None:
     for label in ("Dog", "Rain"):  # the template's caption does not hold a label together
         splits = {row["split"] for row in corpus.clips if row["labels"] == [label]}
         assert splits == {"train", "val", "test"}
-    with pytest.raises(UserError, match="no CSV says which fold"):
+    with pytest.raises(UserError, match="there is no table with a column 'fold'"):
         read(tmp_path, "labelled", folder, **options | {"splits": {"val": [1], "test": [2]}})
 
 

@@ -76,6 +76,14 @@ def test_finished_shards_are_found_again_and_published(data: Path, tmp_path: Pat
     assert count_rows(data / "out/x/_rejects") == 3
 
 
+def test_what_else_a_stage_left_goes_when_it_is_published(data: Path, tmp_path: Path) -> None:
+    work = run(data, tmp_path / "log", publish=False)
+    (work.folder.parent / "server.log").write_text("ready")
+    (work.folder.parent / "other fingerprint").mkdir()
+    work.publish()
+    assert list(work.folder.parent.iterdir()) == [work.published_notes]
+
+
 def test_a_shard_without_its_note_is_made_again(data: Path, tmp_path: Path) -> None:
     """A kill may come between the two; what a shard was made from is then not known."""
     work = run(data, tmp_path / "log", publish=False)

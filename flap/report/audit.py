@@ -39,11 +39,7 @@ def _findings(rows: pd.DataFrame) -> list[Finding]:
 
 
 def _examples(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    return [
-        (row["clip_id"], f"{_other(row)}{row['detail']}")
-        for row in rows[:EXAMPLES].to_dict("records")
-    ]
-
-
-def _other(row: dict[str, str]) -> str:
-    return f"= {row['other']} ({row['other_split']}), " if row["other"] else ""
+    first = rows[:EXAMPLES]
+    other = "= " + first["other"] + " (" + first["other_split"] + "), "
+    texts = other.where(first["other"] != "", "") + first["detail"]
+    return list(zip(first["clip_id"], texts, strict=True))
