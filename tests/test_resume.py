@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from flap.config import read_params
+
 ROOT = Path(__file__).parents[1]
 N_CLIPS = 150
 STAGES = {
@@ -26,17 +28,7 @@ def make_project(folder: Path, n_clips: int) -> Path:
     catalogue = str(ROOT / "flap/sources/demo_sounds.yaml")
     demo = {"adapter": "demo", "path": catalogue, "watch": catalogue, "seed": 1}
     demo["clips"] = {"train": n_clips - 20, "val": 10, "test": 10}
-    audio = {
-        "sample_rate_hz": 16000,
-        "n_mels": 128,
-        "frame_ms": 25.0,
-        "hop_ms": 10.0,
-        "window": "hanning",
-        "max_seconds": 60.0,
-        "min_seconds": 0.1,
-        "min_peak": 1e-4,
-        "max_megabytes": 200.0,
-    }
+    audio = read_params(ROOT / "params.yaml")["audio"]
     params = {"datasets": {"demo": demo}, "sources": {"shard_clips": 10}, "audio": audio}
     (folder / "params.yaml").write_text(json.dumps(params))
     return folder

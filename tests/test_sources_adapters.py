@@ -259,9 +259,7 @@ def test_tars(tmp_path: Path) -> None:
 
 def test_tars_need_a_split_each_and_no_compression(tmp_path: Path) -> None:
     tar(tmp_path / "corpus/valid/0.tar", {"1": {"text": "Rain."}})
-    with pytest.raises(
-        UserError, match=r"tars in valid have no split; write `splits: {valid: val}`"
-    ):
+    with pytest.raises(UserError, match=r"valid have no split; write `splits: {valid: val}`"):
         read(tmp_path, "tars", tmp_path / "corpus", splits={"train": "train"})
     write(tmp_path / "corpus", {"train/1.tar.gz": b""})
     with pytest.raises(UserError, match=r"1\.tar\.gz: is compressed"):
