@@ -68,11 +68,14 @@ def _clip(index: int) -> dict[str, Any]:
         "dataset": "demo",
         "split": "test" if index % 5 == 4 else "train",
         "uri": f"{index}.wav",
+        "offset": None,
+        "n_bytes": None,
         "captions": [f"A {SOUNDS[index % 10].lower()} is heard {index} times.", "Another one."],
         "labels": [],
         "duration_s": None,
         "licence": "",
         "source": "",
+        "origin": "",
     }
 
 

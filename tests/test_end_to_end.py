@@ -106,6 +106,8 @@ def test_every_row_is_accounted_for(project: Project) -> None:
     heard = count_rows(data / "audio/demo")
     rejected = count_rows(data / "audio/demo/_rejects")
     assert heard + rejected == 40 and rejected >= 1
+    audit = json.loads((project.folder / "metrics/audit.json").read_text())
+    assert audit["clips"] == heard and audit["leak"] == 0
     assert count_rows(data / "tagging/demo") == heard
     captions = pd.read_parquet(data / "captions/demo")
     tagged = set(pd.read_parquet(data / "tagging/demo")["clip_id"])

@@ -8,10 +8,11 @@ _BOX_W, _BOX_H, _STEP, _LEFT = 116, 50, 144, 8
 _UPPER, _MIDDLE, _LOWER = 14, 112, 196
 _WIDTH, _HEIGHT = 6 * _STEP + _BOX_W + 2 * _LEFT, 296
 
-# The line of the data in the middle; the two models that help stand above and below it.
+# The line of the data in the middle; the audit and the two models that help stand above and below.
 _PLACES = {
     "sources": (0.0, _MIDDLE),
     "audio": (1.0, _MIDDLE),
+    "audit": (0.5, _UPPER),
     "tagger": (1.5, _UPPER),
     "tagging": (2.0, _MIDDLE),
     "llm": (2.5, _LOWER),
@@ -38,7 +39,9 @@ def graph_svg(notes: Mapping[str, str]) -> Markup:
     """The graph with `notes` (stage → short text) under the stages' names."""
     edges = [_line(*_right(start), *_left(end)) for start, end in _STRAIGHT]
     edges += [
-        _curve(_top("audio"), _left("tagger"), (0, -40), (-24, 0)),
+        _curve(_top("audio", -24), _bottom("audit", 24), (0, -24), (0, 24)),
+        _line(*_right("audit"), *_left("tagger")),
+        _curve(_top("audio"), _bottom("tagger", -24), (0, -24), (0, 24)),
         _curve(_right("tagger"), _top("tagging"), (24, 0), (0, -40)),
         _curve(_right("tagger"), _top("pretrain"), (150, 0), (0, -70), "weights"),
         _curve(_right("llm"), _bottom("captions"), (24, 0), (0, 40)),
@@ -69,9 +72,9 @@ def _right(stage: str) -> tuple[float, float]:
     return x + _BOX_W, y + _BOX_H / 2
 
 
-def _top(stage: str) -> tuple[float, float]:
+def _top(stage: str, shift: float = 0) -> tuple[float, float]:
     x, y = _corner(stage)
-    return x + _BOX_W / 2, y
+    return x + _BOX_W / 2 + shift, y
 
 
 def _bottom(stage: str, shift: float = 0) -> tuple[float, float]:

@@ -62,6 +62,9 @@ def _notes(facts: Facts) -> dict[str, str]:
         asked = sum(len(captions.numbers) for captions in enriched)
         notes["captions"] = f"{number(facts.total('captions'))} of {number(asked)}"
         notes["llm"] = " + ".join(sorted({w.split(" (")[0] for c in enriched for w in c.writers}))
+    if facts.findings is not None:
+        clips = sum(found.clips for rows in facts.findings.values() for found in rows)
+        notes["audit"] = f"{number(clips)} finding{'' if clips == 1 else 's'}"
     if facts.tagger and "mAP" in facts.tagger:
         notes["tagger"] = f"mAP {facts.tagger['mAP']:.3f}"
     if facts.history is not None and "step" in facts.history:

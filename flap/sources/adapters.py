@@ -25,13 +25,13 @@ from flap.sources.tars import read_tars
 from flap.sources.wavcaps import read_wavcaps
 
 _ADAPTERS: dict[type[CorpusDataset], Adapter] = {
+    FolderDataset: read_folder,
     AudioCapsDataset: read_audiocaps,
     ClothoDataset: read_clotho,
-    FolderDataset: read_folder,
-    HuggingFaceDataset: read_huggingface,
-    LabelledDataset: read_labelled,
-    TarsDataset: read_tars,
     WavCapsDataset: read_wavcaps,
+    TarsDataset: read_tars,
+    LabelledDataset: read_labelled,
+    HuggingFaceDataset: read_huggingface,
 }
 
 
@@ -42,7 +42,7 @@ def read_corpus(dataset: str, config: CorpusDataset, intake: Intake) -> Corpus:
         UserError: it is not there, not in its format, or holds nothing usable.
     """
     files = CorpusFiles(config.path)
-    if not isinstance(config, HuggingFaceDataset):  # which may be a name on the hub
+    if not isinstance(config, HuggingFaceDataset):  # whose path may be a name on the hub
         files.check_folder()
     splits = getattr(config, "splits", None)
     drawn = splits if isinstance(splits, DrawnSplits) else None

@@ -122,7 +122,7 @@ class LabelledDataset(CorpusDataset):
 
     adapter: Literal["labelled"]
     splits: Folds | DrawnSplits
-    caption: str | None
+    caption: Annotated[str, Field(pattern=r"\{label\}")] | None
     """A caption for clips that have none, such as "The sound of {label}."; null: none."""
 
 
@@ -138,9 +138,9 @@ class HuggingFaceDataset(CorpusDataset):
     """Our name → the column; `audio` is a must."""
 
     @model_validator(mode="after")
-    def _names_the_recording(self) -> "HuggingFaceDataset":
+    def _has_audio(self) -> "HuggingFaceDataset":
         if "audio" not in self.columns:
-            raise ValueError("columns must say which one is audio")
+            raise ValueError("columns must say which one is `audio`")
         return self
 
 

@@ -8,26 +8,29 @@
 
 Rows are streamed. A recording within a row is stored below the stage's output; one that the row
 names by its path stays where it is, if that is in the corpus. Captions are a text or a list of
-texts; labels are those, texts with ";" between labels, or numbers of a `ClassLabel`.
+texts; labels are those, texts with ";" between labels, or numbers of a `ClassLabel`. A column
+within a column is named with a dot, such as webdataset's `json.text`.
 """
 
+import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from flap.errors import UserError, first_line
 from flap.sources.config import HuggingFaceDataset
-from flap.sources.corpus import Intake, Item, Place, Refused
+from flap.sources.corpus import Intake, Item, Place
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, stem
 from flap.sources.tables import texts
 
 _HUB = "hf://datasets/"
 _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
+Row = dict[str, Any]
 
 
 def read_huggingface(
     files: CorpusFiles, config: HuggingFaceDataset, intake: Intake
-) -> Iterator[Item | Refused]:
+) -> Iterator[Item]:
     """Each row of the splits that are asked for.
 
     Raises:
@@ -35,19 +38,122 @@ def read_huggingface(
     """
     for split, ours in config.splits.items():
         dataset = _load(config, split)
-        names = _class_names(dataset, config.columns.get("labels"))
+        classes = _classes(dataset.features, config.columns.get("labels"))
         for number, row in _rows(config, split, dataset):
-            where = f"{split}, row {number}"
-            about = {key: row[column] for key, column in config.columns.items()}
-            recording, place = _recording(files, intake, about["audio"], f"{split}/{number:07d}")
+            cells = {key: _cell(row, column, config) for key, column in config.columns.items()}
+            recording, place = _recording(files, intake, cells["audio"], f"{split}/{number:07d}")
             yield Item(
-                where=where,
+                where=f"{split}, row {number}",
                 recording=recording,
-                name=_first(about, "name") or stem(recording),
-                captions=texts(about.get("captions")),
-                labels=_labels(about.get("labels"), names),
+                name=_text(cells.get("name")) or stem(recording),
+                captions=texts(cells.get("captions")),
+                labels=_labels(cells.get("labels"), classes),
                 split=ours,
-                licence=_first(about, "licence"),
-                source=_first(about, "source"),
+                licence=_text(cells.get("licence")),
+                source=_text(cells.get("source")),
                 place=place,
             )
+
+
+def _load(config: HuggingFaceDataset, split: str) -> Any:
+    """A `datasets.IterableDataset` whose recordings stay bytes and paths."""
+    import datasets  # slow
+
+    class StoredAudio(datasets.Audio):  # type: ignore[misc]
+        """What `datasets.Audio` takes, without its need of torchcodec."""
+
+        def encode_example(self, value: Any) -> Any:
+            return value if isinstance(value, dict) else {"bytes": None, "path": str(value)}
+
+    name = config.path.removeprefix(_HUB)
+    if "://" in name:
+        raise UserError(f"{config.path}: give a folder, or a name on the hub (owner/name)")
+    try:
+        dataset = datasets.load_dataset(
+            name, config.configuration, split=split, revision=config.revision, streaming=True
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise _not_loaded(config, split, error) from None
+    audio = config.columns["audio"]
+    if isinstance((dataset.features or {}).get(audio), datasets.Audio):
+        dataset = dataset.cast_column(audio, StoredAudio(decode=False))
+    return dataset
+
+
+def _rows(config: HuggingFaceDataset, split: str, dataset: Any) -> Iterator[tuple[int, Row]]:
+    try:
+        yield from enumerate(dataset)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, split, error) from None
+
+
+def _not_loaded(config: HuggingFaceDataset, split: str, error: Exception) -> UserError:
+    return UserError(
+        f"{config.path}, split '{split}': {first_line(error)}; path is a folder that `datasets` "
+        "loads or owner/name on the hub; check configuration, splits and revision. Without a "
+        "network, give a folder filled by `hf download --repo-type dataset owner/name`"
+    )
+
+
+def _cell(row: Row, column: str, config: HuggingFaceDataset) -> Any:
+    value: Any = row
+    for part in [column] if column in row else column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(
+                f"{config.path}: no column '{column}' (columns found: {', '.join(row)})"
+            )
+        value = value[part]
+    return value
+
+
+def _classes(features: Any, column: str | None) -> Sequence[str] | None:
+    """Names of the classes that a column holds by number, None if it holds names."""
+    feature = (features or {}).get(column)
+    feature = getattr(feature, "feature", feature)
+    return getattr(feature, "names", None)
+
+
+def _labels(value: Any, classes: Sequence[str] | None) -> list[str]:
+    if classes is None:
+        return [label for text in texts(value) for label in text.split(";")]
+    return [classes[int(number)] for number in texts(value) if int(number) >= 0]  # -1 is unknown
+
+
+def _text(value: Any) -> str:
+    return "; ".join(texts(value))
+
+
+def _recording(
+    files: CorpusFiles, intake: Intake, audio: Any, numbered: str
+) -> tuple[str, Place | None]:
+    """Path of a recording in the corpus, and its place if that is no file there."""
+    if isinstance(audio, bytes):
+        audio = {"bytes": audio}
+    elif not isinstance(audio, dict):
+        audio = {"path": audio}
+    data, path = audio.get("bytes"), audio.get("path") or ""
+    if data is not None:
+        suffix = _suffix(path, data)
+        return f"{numbered}{suffix}", intake.keep(data, suffix)
+    return _in_place(files, path) if path else ("", None)
+
+
+def _suffix(path: str, data: bytes) -> str:
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in RECORDING_SUFFIXES:
+        return suffix
+    return next((known for magic, known in _MAGIC.items() if data.startswith(magic)), "")
+
+
+def _in_place(files: CorpusFiles, path: str) -> tuple[str, Place | None]:
+    """A file of the corpus, or a member of its archive: `zip://a.wav::<archive>`."""
+    inner, chain, outer = path.rpartition("::")
+    if outer.startswith(_HUB):
+        name = f"{_HUB}{files.root.removeprefix(_HUB)}"
+        is_own = outer.startswith((f"{name}/", f"{name}@"))
+        return (path if is_own else f"/{path}"), Place(path)
+    root = PurePosixPath(os.path.realpath(files.root))
+    recording = os.path.relpath(os.path.realpath(root / outer), root)
+    if not chain:
+        return recording, None
+    return f"{recording}/{inner.partition('://')[2]}", Place(f"{inner}::{files.uri(recording)}")

@@ -51,7 +51,8 @@ def _members(files: CorpusFiles, tar: str) -> tuple[list[Member], str]:
     members = list[Member]()
     with files.open(tar) as file:
         try:
-            members.extend(read_members(file))
+            for member in read_members(file):
+                members.append(member)
         except BrokenTarError as error:
             return members, str(error)
     return members, ""
