@@ -74,9 +74,9 @@ def _load(config: HuggingFaceDataset, split: str) -> Any:
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise _not_loaded(config, split, error) from None
-    audio = config.columns["audio"]
-    if isinstance((dataset.features or {}).get(audio), datasets.Audio):
-        dataset = dataset.cast_column(audio, StoredAudio(decode=False))
+    for column, feature in dict(dataset.features or {}).items():
+        if isinstance(feature, datasets.Audio):
+            dataset = dataset.cast_column(column, StoredAudio(decode=False))
     return dataset
 
 
