@@ -418,7 +418,7 @@ def test_huggingface_tables_and_files(tmp_path: Path) -> None:
         stored = tmp_path / "work" / Path(row["uri"]).relative_to(tmp_path / "out")
         assert stored.read_bytes() == recording(i)
     assert refused(corpus) == [("x/train, row 2", "missing")]
-    with pytest.raises(UserError, match="no column 'noise' .columns found: sound, text, kind"):
+    with pytest.raises(UserError, match=r"no column 'noise' .columns found: sound, text, kind"):
         read(tmp_path, "huggingface", tmp_path / "set", **options | {"columns": {"audio": "noise"}})
 
 
