@@ -19,8 +19,8 @@ from typing import Any
 
 from flap.errors import UserError, first_line
 from flap.sources.config import HuggingFaceDataset
-from flap.sources.corpus import Intake, Item, Place
-from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, stem
+from flap.sources.corpus import Intake, Item, Place, Refused
+from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
 from flap.sources.tables import texts
 
 _HUB = "hf://datasets/"
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 def read_huggingface(
     files: CorpusFiles, config: HuggingFaceDataset, intake: Intake
-) -> Iterator[Item]:
+) -> Iterator[Item | Refused]:
     """Each row of the splits that are asked for.
 
     Raises:
@@ -41,11 +41,16 @@ def read_huggingface(
         classes = _classes(dataset.features, config.columns.get("labels"))
         for number, row in _rows(config, split, dataset):
             cells = {key: _cell(row, column, config) for key, column in config.columns.items()}
-            recording, place = _recording(files, intake, cells["audio"], f"{split}/{number:07d}")
+            where = f"{split}/{number}"
+            found = _find(files, intake, cells["audio"], where)
+            if found is None:
+                yield Refused(where, where, "missing", f"nothing in '{config.columns['audio']}'")
+                continue
+            recording, place = found
             yield Item(
-                where=f"{split}, row {number}",
+                where=where,
                 recording=recording,
-                name=_text(cells.get("name")) or stem(recording),
+                name=_text(cells.get("name")) or without_suffix(recording),
                 captions=texts(cells.get("captions")),
                 labels=_labels(cells.get("labels"), classes),
                 split=ours,
@@ -72,8 +77,8 @@ def _load(config: HuggingFaceDataset, split: str) -> Any:
         dataset = datasets.load_dataset(
             name, config.configuration, split=split, revision=config.revision, streaming=True
         )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise _not_loaded(config, split, error) from None
+    except Exception as error:  # the library raises whatever its readers do
+        raise _not_loaded(config, split, error) from error
     for column, feature in dict(dataset.features or {}).items():
         if isinstance(feature, datasets.Audio):
             dataset = dataset.cast_column(column, StoredAudio(decode=False))
@@ -83,15 +88,15 @@ def _load(config: HuggingFaceDataset, split: str) -> Any:
 def _rows(config: HuggingFaceDataset, split: str, dataset: Any) -> Iterator[tuple[int, Row]]:
     try:
         yield from enumerate(dataset)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(config, split, error) from None
+    except Exception as error:
+        raise _not_loaded(config, split, error) from error
 
 
 def _not_loaded(config: HuggingFaceDataset, split: str, error: Exception) -> UserError:
     return UserError(
-        f"{config.path}, split '{split}': {first_line(error)}; path is a folder that `datasets` "
-        "loads or owner/name on the hub; check configuration, splits and revision. Without a "
-        "network, give a folder filled by `hf download --repo-type dataset owner/name`"
+        f"{config.path}: `datasets` cannot load split '{split}' ({first_line(error)}); mend path, "
+        "configuration, revision or splits, or copy the data set to a folder here (`hf download "
+        "--repo-type dataset owner/name --local-dir folder`) and name that"
     )
 
 
@@ -99,9 +104,7 @@ def _cell(row: Row, column: str, config: HuggingFaceDataset) -> Any:
     value: Any = row
     for part in [column] if column in row else column.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise UserError(
-                f"{config.path}: no column '{column}' (columns found: {', '.join(row)})"
-            )
+            raise UserError(f"{config.path}: no column '{column}'; there are: {', '.join(row)}")
         value = value[part]
     return value
 
@@ -123,9 +126,9 @@ def _text(value: Any) -> str:
     return "; ".join(texts(value))
 
 
-def _recording(
+def _find(
     files: CorpusFiles, intake: Intake, audio: Any, numbered: str
-) -> tuple[str, Place | None]:
+) -> tuple[str, Place | None] | None:
     """Path of a recording in the corpus, and its place if that is no file there."""
     if isinstance(audio, bytes):
         audio = {"bytes": audio}
@@ -135,7 +138,7 @@ def _recording(
     if data is not None:
         suffix = _suffix(path, data)
         return f"{numbered}{suffix}", intake.keep(data, suffix)
-    return _in_place(files, path) if path else ("", None)
+    return _in_place(files, path) if path else None
 
 
 def _suffix(path: str, data: bytes) -> str:
