@@ -143,9 +143,8 @@ def _unmeasured(*_: object) -> Row:
 def _measured(
     uri: str, frames_TC: np.ndarray, samples: np.ndarray, mel: bytes, config: AudioConfig
 ) -> Row:
-    rms = librosa.feature.rms(
-        y=samples, frame_length=config.frame_samples, hop_length=config.hop_samples, center=False
-    )
+    hop = config.hop_samples
+    rms = librosa.feature.rms(y=samples, frame_length=hop, hop_length=hop, center=False)
     return {
         "peak": float(np.abs(samples).max()),
         "loudness_lufs": pyloudnorm.Meter(config.sample_rate_hz).integrated_loudness(samples),

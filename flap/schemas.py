@@ -104,7 +104,7 @@ MELS = TableSpec(
         _column("channels", pa.int32(), "channels of the recording"),
         _column("peak", pa.float32(), "largest absolute sample after downmix, 1 = full scale"),
         _column("loudness_lufs", pa.float32(), "ITU-R BS.1770, null below 0.4 s", nullable=True),
-        _column("silence", pa.float32(), "share of frames with an RMS below -60 dBFS, 0..1"),
+        _column("silence", pa.float32(), "share of hops with an RMS below -60 dBFS, 0..1"),
         _column("clipping", pa.float32(), "share of samples at full scale in any channel, 0..1"),
         _column("sha256", _TEXT, "of the recording's bytes"),
         _column("mel_sha256", _TEXT, "of the column mel: equal for equal samples in any container"),

@@ -3,8 +3,10 @@
 import numpy as np
 import pyloudnorm
 import pytest
+import scipy.signal
 from audio_files import CONFIG
 
+from flap.audio.k_weighting import k_weighted
 from flap.audio.levels import count_clipped, loudness_lufs, peak, silence
 
 
@@ -30,6 +32,18 @@ def test_loudness_is_pyloudnorms(rate_hz: int) -> None:
     samples = rng.normal(0, 0.1, n_samples) * np.linspace(0, 1, n_samples) ** 2
     expected = pyloudnorm.Meter(rate_hz).integrated_loudness(samples)
     assert loudness_lufs(samples.astype("f4"), rate_hz) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 11025, 16000, 48000])
+@pytest.mark.parametrize("seconds", [0.05, 0.4, 3.21])
+def test_k_weighting_is_the_filters_sample_by_sample(rate_hz: int, seconds: float) -> None:
+    rng = np.random.default_rng(0)
+    samples = (rng.normal(0, 0.1, round(seconds * rate_hz)) + 0.05).astype("f4")
+    filters = pyloudnorm.Meter(rate_hz)._filters
+    expected = samples.astype("f8")
+    for name in ("high_shelf", "high_pass"):
+        expected = scipy.signal.lfilter(filters[name].b, filters[name].a, expected)
+    np.testing.assert_allclose(k_weighted(samples, rate_hz), expected, atol=5e-5)
 
 
 def test_pauses_are_gated() -> None:

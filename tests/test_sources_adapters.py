@@ -411,14 +411,14 @@ def test_huggingface_tables_and_files(tmp_path: Path) -> None:
     }
     corpus = read(tmp_path, "huggingface", tmp_path / "set", **options)
     assert brief(corpus, "captions", "labels") == [
-        ("x/0000000", "val", ["A dog.", "Barking."], ["Dog"]),
-        ("x/0000001", "val", ["Rain."], ["Rain"]),
+        ("x/train/0", "val", ["A dog.", "Barking."], ["Dog"]),
+        ("x/train/1", "val", ["Rain."], ["Rain"]),
     ]
     for i, row in enumerate(corpus.clips):
         stored = tmp_path / "work" / Path(row["uri"]).relative_to(tmp_path / "out")
         assert stored.read_bytes() == recording(i)
-    assert refused(corpus) == [("x/train, row 2", "missing")]
-    with pytest.raises(UserError, match=r"no column 'noise' .columns found: sound, text, kind"):
+    assert refused(corpus) == [("x/train/2", "missing")]
+    with pytest.raises(UserError, match="no column 'noise'; there are: sound, text, kind"):
         read(tmp_path, "huggingface", tmp_path / "set", **options | {"columns": {"audio": "noise"}})
 
 
@@ -430,7 +430,7 @@ def test_huggingface_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "splits": {"train": "train"},
         "columns": {"audio": "audio"},
     }
-    with pytest.raises(UserError, match=r"nowhere, split 'train': "):
+    with pytest.raises(UserError, match="nowhere: `datasets` cannot load split 'train' "):
         read(tmp_path, "huggingface", tmp_path / "nowhere", **options)
 
 

@@ -1,10 +1,9 @@
 """Samples → how loud, how silent, how clipped a recording is."""
 
-from functools import lru_cache
-
 import numpy as np
 
 from flap.audio.config import AudioConfig
+from flap.audio.k_weighting import k_weighted
 
 _FULL_SCALE = 0.9999  # what 16-bit converters and limiters stop at
 _SILENT_RMS = 10 ** (-60 / 20)
@@ -29,19 +28,17 @@ def count_clipped(frames_TC: np.ndarray) -> int:
 def loudness_lufs(samples: np.ndarray, rate_hz: int) -> float | None:
     """Integrated loudness of mono samples by ITU-R BS.1770-4.
 
-    As pyloudnorm's Meter with pyloudnorm's filters, both of them in one pass and the blocks of
-    0.4 s from sums over 0.1 s: the Meter would take a third of the stage's time.
+    As pyloudnorm's Meter with pyloudnorm's filters, which would take a third of the stage's time:
+    the blocks of 0.4 s from sums over 0.1 s.
 
     Returns:
         None below 0.4 s, and where every block is below the absolute gate.
     """
-    from scipy.signal import sosfilt
-
     hop = rate_hz // _HOPS_A_SECOND
     n_hops = len(samples) // hop
     if n_hops < _HOPS_A_BLOCK:
         return None
-    weighted_HN = sosfilt(_k_weighting(rate_hz), samples[: n_hops * hop]).reshape(n_hops, hop)
+    weighted_HN = k_weighted(samples[: n_hops * hop], rate_hz).reshape(n_hops, hop)
     powers_H = np.einsum("hn,hn->h", weighted_HN, weighted_HN) / hop
     powers_B = np.convolve(powers_H, np.full(_HOPS_A_BLOCK, 1 / _HOPS_A_BLOCK), "valid")
     heard_B = powers_B[powers_B >= _ABSOLUTE_GATE]
@@ -52,24 +49,9 @@ def loudness_lufs(samples: np.ndarray, rate_hz: int) -> float | None:
 
 
 def silence(samples: np.ndarray, config: AudioConfig) -> float:
-    """Share of the front end's frames with an RMS below -60 dBFS, 0..1; at least one frame."""
+    """Share of hops of the front end with an RMS below -60 dBFS, 0..1; at least one hop."""
     from librosa.feature import rms
 
-    levels = rms(
-        y=samples,
-        frame_length=config.frame_samples,
-        hop_length=config.hop_samples,
-        center=False,
-    )
+    hop = config.hop_samples
+    levels = rms(y=samples, frame_length=hop, hop_length=hop, center=False)
     return float(np.mean(levels < _SILENT_RMS))
-
-
-@lru_cache
-def _k_weighting(rate_hz: int) -> np.ndarray:
-    """BS.1770's shelf and high pass as second-order sections, (2, 6)."""
-    from pyloudnorm import IIRfilter
-
-    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate_hz, "high_shelf")
-    high_pass = IIRfilter(0.0, 0.5, 38.0, rate_hz, "high_pass")
-    sections = [[*section.b, *section.a] for section in (shelf, high_pass)]
-    return np.array(sections, np.float32)
