@@ -107,7 +107,7 @@ MELS = TableSpec(
         _column("silence", pa.float32(), "share of hops with an RMS below -60 dBFS, 0..1"),
         _column("clipping", pa.float32(), "share of samples at full scale in any channel, 0..1"),
         _column("sha256", _TEXT, "of the recording's bytes"),
-        _column("mel_sha256", _TEXT, "of the column mel: equal for equal samples in any container"),
+        _column("mel_xxh3", _TEXT, "XXH3-128 of mel: equal for equal samples in any container"),
     ),
     plain=("mel",),
     row_group_rows=32,  # 8 MB of 10-second clips
@@ -169,7 +169,7 @@ AUDIT_FINDINGS = frozenset(
 
 AUDIT_RULES = frozenset(
     {
-        "content",  # equal sha256, or else equal mel_sha256
+        "content",  # equal sha256, or else equal mel_xxh3
         "origin",  # equal origin that is not ''
         "",  # a finding about one clip alone
     }

@@ -116,10 +116,13 @@ def write_rows(
 
 
 def write_rejects(path: Path, rejects: Sequence[Row], provenance: Mapping[str, Any]) -> None:
-    """Write rejected rows; every reason must be one of the closed set."""
+    """Write rejected rows, no file if there are none; every reason is one of the closed set."""
     unknown = {row["reason"] for row in rejects} - REJECT_REASONS
     assert not unknown, f"reasons outside the closed set: {unknown}"
-    write_rows(path, rejects, REJECTS, provenance)
+    if rejects:
+        write_rows(path, rejects, REJECTS, provenance)
+    else:
+        path.unlink(missing_ok=True)  # of a run that was killed
 
 
 def read_table(path: Path, spec: TableSpec, columns: Sequence[str] | None = None) -> pa.Table:

@@ -125,5 +125,6 @@ def heard_and_rejected(
     target = folder / "out" / "shard-00000.parquet"
     extract_shard(folder / "clips.parquet", target, config)
     mels = read_table(target, MELS).to_pylist()
-    rejects = read_table(target.parent / "_rejects" / target.name, REJECTS).to_pylist()
+    rejects_path = target.parent / "_rejects" / target.name
+    rejects = read_table(rejects_path, REJECTS).to_pylist() if rejects_path.exists() else []
     return {row["clip_id"]: row for row in mels}, {row["clip_id"]: row for row in rejects}

@@ -100,7 +100,7 @@ def _mel(i: int) -> dict[str, object]:
         "silence": 0.0,
         "clipping": 0.0,
         "sha256": f"{i}",
-        "mel_sha256": f"{i}",
+        "mel_xxh3": f"{i}",
     }
 
 

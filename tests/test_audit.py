@@ -25,7 +25,7 @@ SHARD = "shard-00000.parquet"
 def clip(name: str, split: str, **known: object) -> dict[str, object]:
     """Row of `read_clips`; its recording is like no other unless `known` says so."""
     row = {"clip_id": name, "dataset": name[0], "split": split, "licence": "CC0"}
-    row |= {"origin": "", "sha256": name, "mel_sha256": name}
+    row |= {"origin": "", "sha256": name, "mel_xxh3": name}
     return row | {"captions": 1, "longest": 0, "words": 5} | known
 
 
@@ -41,7 +41,7 @@ def test_distinct_clips_are_no_finding() -> None:
 
 @pytest.mark.parametrize("other", ["a/2", "b/2"])
 @pytest.mark.parametrize(
-    ("key", "detail"), [("sha256", "equal bytes"), ("mel_sha256", "equal log-mels")]
+    ("key", "detail"), [("sha256", "equal bytes"), ("mel_xxh3", "equal log-mels")]
 )
 def test_a_duplicate_inside_and_across(key: str, detail: str, other: str) -> None:
     found = findings(clip("a/1", "train", **{key: "x"}), clip(other, "train", **{key: "x"}))
@@ -80,7 +80,7 @@ def test_val_in_test_is_a_duplicate_and_never_dropped() -> None:
 
 
 def test_of_three_copies_the_first_is_named() -> None:
-    found = findings(*(clip(f"a/{i}", "train", mel_sha256="x") for i in range(3)))
+    found = findings(*(clip(f"a/{i}", "train", mel_xxh3="x") for i in range(3)))
     assert [(row[0], row[3]) for row in found] == [("a/1", "a/0"), ("a/2", "a/0")]
 
 
@@ -154,7 +154,7 @@ def test_captions_are_counted_from_the_table(corpus: Corpus) -> None:
 
 def run_stage(corpus: Corpus, *, drop_leaks: bool, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """The stage on the fixture's tables, in which clip 0 (train) is clip 3 (val)."""
-    change(corpus.data, "audio", 3, mel_sha256="0")
+    change(corpus.data, "audio", 3, mel_xxh3="0")
     toy = {"adapter": "audiocaps", "path": "toy", "watch": "toy", "captions": "required"}
     section = {"drop_leaks": drop_leaks, "drop_duplicates": False, "max_caption_words": 10}
     monkeypatch.chdir(corpus.data.parent)

@@ -96,7 +96,7 @@ def mel_row(index: int, clip_id: str) -> Row:
     size = {"n_frames": 1, "mel": b"\0" * 256, "duration_s": 1.0 + index, "peak": 0.5}
     levels: Row = {"loudness_lufs": -20.0 - index if index else None}
     levels |= {"silence": 0.75 if index < 2 else 0.0, "clipping": 0.01 if index < 3 else 0.0}
-    return {"clip_id": clip_id, "mel_sha256": "0", **known, **size, **levels}
+    return {"clip_id": clip_id, "mel_xxh3": "0", **known, **size, **levels}
 
 
 def audit_row(clip_id: str) -> Row:

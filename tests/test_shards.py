@@ -28,6 +28,14 @@ def tags(clip_id: str) -> dict[str, object]:
     return {"clip_id": clip_id, "labels": ["Rain"], "scores": [0.5], "tagger_id": "t"}
 
 
+def test_no_rejects_are_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "_rejects" / "shard-00000.parquet"
+    write_rejects(path, [REJECT], {})
+    write_rejects(path, [], {})
+    assert not path.exists()
+    write_rejects(path, [], {})
+
+
 def test_round_trip_keeps_rows_and_provenance(tmp_path: Path) -> None:
     path = tmp_path / "shard-00000.parquet"
     write_rows(path, [tags("a"), tags("b")], TAGS, {"threshold": 0.3})

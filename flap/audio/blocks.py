@@ -36,7 +36,7 @@ def _downmix(frames_TC: np.ndarray) -> np.ndarray:
     """Mean over channels, (T,); for a few of them much faster than `mean(axis=1)`."""
     n_channels = frames_TC.shape[1]
     if n_channels == 1:
-        return frames_TC[:, 0].copy()
+        return frames_TC[:, 0]
     mono_T = frames_TC[:, 0] + frames_TC[:, 1]
     for channel in range(2, n_channels):
         mono_T += frames_TC[:, channel]

@@ -4,6 +4,7 @@ soundfile reads WAV, FLAC, Ogg and MP3, whatever the file is called; PyAV takes 
 does not know (`flap.audio.decode_av`).
 """
 
+import math
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -12,6 +13,7 @@ import soundfile
 
 from flap.audio.blocks import MonoBlocks
 from flap.audio.decode_av import decode_av
+from flap.audio.levels import peak
 from flap.audio.rejected import Rejected
 from flap.audio.truncation import check_whole
 from flap.errors import first_line
@@ -28,6 +30,7 @@ class Recording:
     rate_hz: int
     channels: int
     duration_s: float  # of the whole recording
+    peak: float  # largest absolute sample
     clipping: float  # share of samples at full scale in any channel, 0..1
 
 
@@ -55,9 +58,7 @@ def decode(data: bytes, max_seconds: float) -> Recording:
             why = getattr(first, "error_string", "") or type(first).__name__
             detail = f"soundfile: {why} PyAV: {first_line(second)}"
             raise Rejected("unreadable", detail) from second
-    if not len(recording.samples):
-        raise Rejected("empty", "no samples")
-    if not np.isfinite(recording.samples).all():
+    if not math.isfinite(recording.peak):
         raise Rejected("non_finite", "NaN or infinity among the samples")
     return recording
 
@@ -82,5 +83,7 @@ def _block_frames(file: soundfile.SoundFile, left: int) -> int:
 
 
 def _recording(blocks: MonoBlocks, rate_hz: int, channels: int, duration_s: float) -> Recording:
-    clipping = blocks.n_clipped / max(1, blocks.n_frames)
-    return Recording(blocks.samples(), rate_hz, channels, duration_s, clipping)
+    if not blocks.n_frames:
+        raise Rejected("empty", "no samples")
+    samples, clipping = blocks.samples(), blocks.n_clipped / blocks.n_frames
+    return Recording(samples, rate_hz, channels, duration_s, peak(samples), clipping)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 
 from flap.audio import levels
 from flap.audio.config import AudioConfig
@@ -62,7 +63,7 @@ def extract(uri: str, offset: int | None, n_bytes: int | None, config: AudioConf
     """
     data = read_recording(uri, offset, n_bytes, config.max_bytes)
     recording = decode(data, config.max_seconds)
-    peak = _check_usable(recording, config)
+    _check_usable(recording, config)
     samples = resample(recording.samples, recording.rate_hz, config.sample_rate_hz)
     mel = mel_bytes(_finite_log_mel(samples, config))
     return {
@@ -71,24 +72,22 @@ def extract(uri: str, offset: int | None, n_bytes: int | None, config: AudioConf
         "duration_s": recording.duration_s,
         "source_rate_hz": recording.rate_hz,
         "channels": recording.channels,
-        "peak": peak,
+        "peak": recording.peak,
         "loudness_lufs": levels.loudness_lufs(samples, config.sample_rate_hz),
         "silence": levels.silence(samples, config),
         "clipping": recording.clipping,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "mel_sha256": hashlib.sha256(mel).hexdigest(),
+        "mel_xxh3": xxhash.xxh3_128_hexdigest(mel),
     }
 
 
-def _check_usable(recording: Recording, config: AudioConfig) -> float:
-    """The recording's peak, if it is long and loud enough."""
+def _check_usable(recording: Recording, config: AudioConfig) -> None:
+    """Refuse what is too short or too quiet."""
     if recording.duration_s < config.min_seconds:
         found = f"{recording.duration_s:.3f} s"
         raise Rejected("too_short", f"{found}, at least {config.min_seconds} s")
-    peak = levels.peak(recording.samples)
-    if peak < config.min_peak:
-        raise Rejected("silent", f"peak {peak:.2g}, at least {config.min_peak}")
-    return peak
+    if recording.peak < config.min_peak:
+        raise Rejected("silent", f"peak {recording.peak:.2g}, at least {config.min_peak}")
 
 
 def _finite_log_mel(samples: np.ndarray, config: AudioConfig) -> np.ndarray:

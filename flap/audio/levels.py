@@ -6,7 +6,7 @@ from flap.audio.config import AudioConfig
 from flap.audio.k_weighting import k_weighted
 
 _FULL_SCALE = 0.9999  # what 16-bit converters and limiters stop at
-_SILENT_RMS = 10 ** (-60 / 20)
+_SILENT_POWER = 10 ** (-60 / 10)
 _HOPS_A_SECOND, _HOPS_A_BLOCK = 10, 4  # blocks of 0.4 s that overlap by three quarters
 _OFFSET_LUFS = -0.691
 _ABSOLUTE_GATE = 10 ** ((-70 - _OFFSET_LUFS) / 10)
@@ -14,7 +14,7 @@ _RELATIVE_GATE = 10 ** (-10 / 10)
 
 
 def peak(samples: np.ndarray) -> float:
-    """Largest absolute sample of at least one, without a copy of them."""
+    """Largest absolute sample of at least one, without a copy; NaN if one is NaN."""
     return max(float(samples.max()), -float(samples.min()))
 
 
@@ -38,8 +38,8 @@ def loudness_lufs(samples: np.ndarray, rate_hz: int) -> float | None:
     n_hops = len(samples) // hop
     if n_hops < _HOPS_A_BLOCK:
         return None
-    weighted_HN = k_weighted(samples[: n_hops * hop], rate_hz).reshape(n_hops, hop)
-    powers_H = np.einsum("hn,hn->h", weighted_HN, weighted_HN) / hop
+    weighted_HN = k_weighted(samples[: n_hops * hop], rate_hz).view(n_hops, hop)
+    powers_H = weighted_HN.square_().mean(1).double().numpy()
     powers_B = np.convolve(powers_H, np.full(_HOPS_A_BLOCK, 1 / _HOPS_A_BLOCK), "valid")
     heard_B = powers_B[powers_B >= _ABSOLUTE_GATE]
     if not len(heard_B):
@@ -50,8 +50,7 @@ def loudness_lufs(samples: np.ndarray, rate_hz: int) -> float | None:
 
 def silence(samples: np.ndarray, config: AudioConfig) -> float:
     """Share of hops of the front end with an RMS below -60 dBFS, 0..1; at least one hop."""
-    from librosa.feature import rms
-
     hop = config.hop_samples
-    levels = rms(y=samples, frame_length=hop, hop_length=hop, center=False)
-    return float(np.mean(levels < _SILENT_RMS))
+    samples_HN = samples[: len(samples) // hop * hop].reshape(-1, hop)
+    powers_H = np.einsum("hn,hn->h", samples_HN, samples_HN) / hop
+    return float(np.mean(powers_H < _SILENT_POWER))

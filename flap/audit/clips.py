@@ -15,7 +15,7 @@ from flap.schemas import CLIPS, MELS
 from flap.shards import read_table, shard_paths
 
 _KNOWN = ["clip_id", "dataset", "split", "licence", "origin"]
-_HEARD = ["clip_id", "sha256", "mel_sha256"]
+_HEARD = ["clip_id", "sha256", "mel_xxh3"]
 
 
 def read_clips(clips: Path, mels: Path, datasets: Iterable[str]) -> pd.DataFrame:
@@ -28,7 +28,7 @@ def read_clips(clips: Path, mels: Path, datasets: Iterable[str]) -> pd.DataFrame
         mels: likewise for MELS (`data/audio`).
 
     Returns:
-        Columns clip_id, dataset, split, licence and origin of CLIPS, sha256 and mel_sha256 of
+        Columns clip_id, dataset, split, licence and origin of CLIPS, sha256 and mel_xxh3 of
         MELS; captions, how many; longest, the position of the one with most words; words, its
         length. A clip without captions has 0 in all three.
     """

@@ -6,8 +6,8 @@ from flap.audit.config import AuditConfig
 from flap.audit.sameness import duplicates, leaks
 from flap.schemas import AUDIT, AUDIT_FINDINGS, AUDIT_RULES
 
-_RULES = {"sha256": "content", "mel_sha256": "content", "origin": "origin"}
-_EQUAL = {"sha256": "equal bytes", "mel_sha256": "equal log-mels"}
+_RULES = {"sha256": "content", "mel_xxh3": "content", "origin": "origin"}
+_EQUAL = {"sha256": "equal bytes", "mel_xxh3": "equal log-mels"}
 
 
 def find(clips: pd.DataFrame, config: AuditConfig) -> pd.DataFrame:

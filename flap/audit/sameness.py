@@ -3,7 +3,7 @@
 Three columns can tell, the strongest first; each clip is judged by the first that does.
 
 1. `sha256`: equal bytes.
-2. `mel_sha256`: equal log-mels, so equal samples in another container.
+2. `mel_xxh3`: equal log-mels, so equal samples in another container.
 3. `origin`: the same upload, such as Clotho's Freesound ids in another Freesound corpus.
 
 The first two are the rule `content`, the last the rule `origin`. Two excerpts of one upload are
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-KEYS = ("sha256", "mel_sha256", "origin")
+KEYS = ("sha256", "mel_xxh3", "origin")
 
 
 def leaks(clips: pd.DataFrame) -> pd.DataFrame:

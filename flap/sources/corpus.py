@@ -151,8 +151,7 @@ def collect(
 def write_corpus(corpus: Corpus, config: CorpusDataset, shard_clips: int, folder: Path) -> None:
     """Write all shards into `folder`; all rejects stand with the first one."""
     provenance = {"stage": "sources", "dataset": corpus.dataset, **config.model_dump()}
-    if corpus.rejects:
-        write_rejects(folder / REJECTS_FOLDER / shard_name(0), corpus.rejects, provenance)
+    write_rejects(folder / REJECTS_FOLDER / shard_name(0), corpus.rejects, provenance)
     for index, start in enumerate(range(0, len(corpus.clips), shard_clips)):
         rows = corpus.clips[start : start + shard_clips]
         write_rows(folder / shard_name(index), rows, CLIPS, provenance)
