@@ -80,6 +80,7 @@ def test_golden_row(tmp_path: Path) -> None:
     assert corpus.rejects == []
     assert corpus.notes == [
         "ignored columns: mood",
+        "val: 1 of 1 clips present",
         "1 labels are no AudioSet class and are kept as they are: 'My label'",
     ]
 

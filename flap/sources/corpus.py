@@ -275,7 +275,7 @@ def _presence(entries: Sequence[Item | Refused], corpus: Corpus) -> Iterator[str
     wanted = Counter(_split(name) for name in named if name.casefold() in SPLIT_NAMES)
     present = Counter(row["split"] for row in corpus.clips)
     for split in SPLITS:
-        if present[split] < wanted[split]:
+        if wanted[split]:
             yield f"{split}: {present[split]} of {wanted[split]} clips present"
 
 
