@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from flap.errors import UserError
-from flap.schemas import AUDIT, CLIPS, MELS, provenance
-from flap.shards import read_folder, read_table, shard_paths
+from flap.schemas import AUDIT, CLIPS, MELS, REJECTS, is_absent_clip, provenance
+from flap.shards import REJECTS_FOLDER, read_folder, read_table, shard_paths
 
 _MAPPED_FILES = 256
 _FP16_BYTES, _LENGTH_BYTES = 2, 4
@@ -59,6 +59,19 @@ def usable_clips(
             "give that split clips in the corpus's CSV or in params.yaml, section datasets"
         )
     return found
+
+
+def count_described(clips: Path, split: str) -> int:
+    """Clips that a corpus says a split has, whether they are there or not.
+
+    Args:
+        clips: the corpus's folder of CLIPS, with its rejects.
+    """
+    present = read_folder(clips, CLIPS, ["split"])["split"] == split
+    rejected = (clips / REJECTS_FOLDER).glob("shard-*.parquet")
+    rows = [row for path in rejected for row in read_table(path, REJECTS).to_pylist()]
+    absent = [row for row in rows if row["split"] == split and is_absent_clip(row["reason"])]
+    return int(present.sum()) + len(absent)
 
 
 def check_front_end(clips: pd.DataFrame, n_mels: int) -> dict[str, Any]:

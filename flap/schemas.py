@@ -115,9 +115,10 @@ MELS = TableSpec(
 
 REJECTS = TableSpec(
     "REJECTS",
-    1,
+    2,
     (
         _column("clip_id", _TEXT, "as in CLIPS, or the row's name where none was made"),
+        _column("split", _TEXT, "train, val or test, '' if the corpus does not say"),
         _column("stage", _TEXT, "stage that refused the row"),
         _column("reason", _TEXT, "one of REJECT_REASONS"),
         _column("detail", _TEXT, "what was found"),
@@ -135,11 +136,17 @@ REJECT_REASONS = frozenset(
         "silent",  # peak below audio.min_peak
         "no_caption",  # the corpus row has none, and its dataset asks for some
         "bad_split",  # the corpus row names a split that is none
-        "duplicate",  # the corpus names the recording twice
+        "duplicate",  # another row names the recording, and has its captions
         "outside",  # the path leaves the corpus folder or its archive
         "blacklisted",  # on the corpus's own list of clips to leave out
     }
 )
+
+
+def is_absent_clip(reason: str) -> bool:
+    """Whether a row that was rejected so describes a clip of its own that ought to be there."""
+    return reason not in ("duplicate", "blacklisted")
+
 
 AUDIT = TableSpec(
     "AUDIT",

@@ -7,7 +7,7 @@ import typer
 from flap.config import load_section
 from flap.errors import UserError
 from flap.retrieval.config import BenchmarksConfig, RetrievalConfig
-from flap.schemas import CLIPS, RANKS
+from flap.schemas import RANKS
 from flap.shards import read_folder, shard_name, shard_paths, write_rows
 from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
@@ -30,7 +30,10 @@ def main(
     inputs = [*shard_paths(mels / chosen.dataset), *model.glob("*.*")]
     work = Work.open(out, fingerprint(inputs, config, chosen))
 
-    from flap.clips import usable_clips  # torch and transformers load after --help and errors
+    from flap.clips import (  # torch and transformers load after --help and errors
+        count_described,
+        usable_clips,
+    )
     from flap.retrieval.benchmark import load_embedder, rank_benchmark
     from flap.retrieval.scores import describe, scores
 
@@ -40,9 +43,8 @@ def main(
     provenance = chosen.model_dump() | config.model_dump(mode="json")
     provenance |= {"ties": "a tied wrong answer is placed before the right one"}
     write_rows(work.folder / shard_name(0), rows, RANKS, provenance)
-    splits = read_folder(clips / chosen.dataset, CLIPS, ["split"])["split"]
     found: dict[str, Any] = {"model": chosen.model.model_dump()}
-    found |= {"clips_in_split": int((splits == chosen.split).sum())}
+    found |= {"clips_in_split": count_described(clips / chosen.dataset, chosen.split)}
     found |= scores(read_folder(work.folder, RANKS), config.recall_at)
     write_metrics(metrics, found)
     work.publish()

@@ -95,6 +95,20 @@ def test_copies_that_leak_are_leaks_and_nothing_else() -> None:
     ]
 
 
+def test_a_copy_of_what_leaks_leaks_too() -> None:
+    upload = {"origin": "youtube:1"}
+    found = findings(
+        clip("a/1", "test", **upload),
+        clip("b/1", "train", **upload, mel_xxh3="m"),
+        clip("c/1", "train", mel_xxh3="m"),
+        clip("c/2", "train"),
+    )
+    assert found == [
+        ("b/1", "leak", "origin", "a/1", "youtube:1", True),
+        ("c/1", "leak", "content", "b/1", "equal log-mels", True),
+    ]
+
+
 def test_nothing_is_dropped_unless_told_to() -> None:
     config = CONFIG.model_copy(update={"drop_leaks": False, "drop_duplicates": False})
     rows = [clip(f"a/{i}", "train", sha256=key) for i, key in enumerate("xyy")]

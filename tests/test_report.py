@@ -62,7 +62,13 @@ def write_tables(data: Path, name: str) -> None:
         data / "audio" / name / SHARD, [mel_row(i, c) for i, c in enumerate(heard)], MELS, {}
     )
     broken = [
-        {"clip_id": c, "stage": "audio", "reason": "unreadable", "detail": "<b>no header</b>"}
+        {
+            "clip_id": c,
+            "split": "",
+            "stage": "audio",
+            "reason": "unreadable",
+            "detail": "<b>no header</b>",
+        }
         for c in clips[:N_BROKEN]
     ]
     write_rejects(data / "audio" / name / REJECTS_FOLDER / SHARD, broken, {})

@@ -21,7 +21,7 @@ from flap.shards import (
     write_rows,
 )
 
-REJECT = {"clip_id": "a", "stage": "audio", "reason": "empty", "detail": ""}
+REJECT = {"clip_id": "a", "split": "", "stage": "audio", "reason": "empty", "detail": ""}
 
 
 def tags(clip_id: str) -> dict[str, object]:

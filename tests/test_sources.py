@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from flap.audioset import ALIASES_FILE, display_names, find_class
+from flap.clips import count_described
 from flap.config import load_section
 from flap.errors import UserError
 from flap.schemas import CLIPS, REJECTS
@@ -22,6 +23,7 @@ from flap.sources.splits import draw_splits
 from pipeline import sources as stage
 
 FRACTIONS = SplitFractions(train=0.6, val=0.2, test=0.2)
+_ODD_NAMES = ("a.wav", "a.flac", "a.wav.mp3", "b.v1.wav")
 DRAWN = DrawnSplits(seed=1, fractions=FRACTIONS)
 
 
@@ -119,10 +121,68 @@ def test_every_bad_row_is_a_reject_with_its_reason(tmp_path: Path) -> None:
     assert corpus.rejects[3]["detail"].startswith("line 6: 'holdout' is none of dev, develop")
 
 
-def test_names_keep_the_extension_where_it_tells_them_apart(tmp_path: Path) -> None:
-    rows = [{"file_name": name, "caption": name} for name in ("a.wav", "a.flac", "b.v1.wav")]
+def test_rows_of_one_recording_are_one_clip(tmp_path: Path) -> None:
+    rows = [("a.wav", "One", "train"), ("b.wav", "x", "train"), ("a.wav", "Two", "train")]
+    rows += [("b.wav", "y", "test"), ("b.wav", "z", "test"), ("gone.wav", "x", "test")]
+    table = [dict(zip(("file_name", "caption", "split"), row, strict=True)) for row in rows]
+    folder = make_folder(tmp_path / "zoo", table, ["a.wav", "b.wav"])
+    corpus = read("zoo", config(folder))
+    clips = [(row["clip_id"], row["split"], row["captions"]) for row in corpus.clips]
+    assert clips == [("zoo/a", "train", ["One", "Two"]), ("zoo/b", "test", ["y", "z"])]
+    details = [row["detail"] for row in corpus.rejects if row["reason"] == "duplicate"]
+    assert details == [
+        "line 3: 'b.wav' again; it is used for test, by line 5",
+        "line 4: 'a.wav' again; its captions went to line 2",
+        "line 6: 'b.wav' again; its captions went to line 5",
+    ]
+    assert corpus.notes[:2] == ["train: 1 of 1 clips present", "test: 1 of 2 clips present"]
+    write_corpus(corpus, config(folder), 50, tmp_path / "out")
+    assert [count_described(tmp_path / "out", s) for s in ("train", "val", "test")] == [1, 0, 2]
+
+
+@pytest.mark.parametrize("junk", ["Not found", "nan", "N/A", "-1", "1.5"])
+def test_what_is_no_id_is_no_origin(tmp_path: Path, junk: str) -> None:
+    rows = [{"file_name": f"{i}.wav", "caption": str(i), "freesound_id": junk} for i in range(3)]
+    for row in rows:
+        row["youtube_id"] = junk
     corpus = read("zoo", config(make_folder(tmp_path, rows)))
-    assert {row["clip_id"] for row in corpus.clips} == {"zoo/a.wav", "zoo/a.flac", "zoo/b.v1"}
+    assert [row["origin"] for row in corpus.clips] == ["", "", ""]
+
+
+def test_null_is_no_caption(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "b.wav").touch()
+    rows = [
+        {"file_name": "a.wav", "captions": ["A dog", None], "labels": [None], "source": None},
+        {"file_name": "b.wav", "captions": [None], "labels": None, "source": "x"},
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "TABLE.PARQUET")
+    corpus = read("zoo", config(tmp_path))
+    (clip,) = corpus.clips
+    assert (clip["captions"], clip["labels"], clip["source"]) == (["A dog"], [], "")
+    assert [row["reason"] for row in corpus.rejects] == ["no_caption"]
+
+
+def test_a_corpus_that_shrank_after_a_kill(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{i}.wav", "caption": str(i)} for i in range(9)]
+    before = read("zoo", config(make_folder(tmp_path / "zoo", rows)))
+    write_corpus(before, config(tmp_path), 2, tmp_path / "out")
+    after = read("zoo", config(make_folder(tmp_path / "zoo", rows[:3])))
+    write_corpus(after, config(tmp_path), 2, tmp_path / "out")
+    assert len(read_folder(tmp_path / "out", CLIPS)) == 3
+
+
+def test_links_to_folders_are_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "zoo", [{"file_name": "a.wav", "caption": "x"}])
+    (folder / "audio").symlink_to(tmp_path)
+    assert "links to folders are not followed: audio" in read("zoo", config(folder)).notes[-1]
+
+
+def test_names_keep_the_extension_where_it_tells_them_apart(tmp_path: Path) -> None:
+    rows = [{"file_name": name, "caption": name} for name in _ODD_NAMES]
+    corpus = read("zoo", config(make_folder(tmp_path, rows)))
+    names = {"zoo/a.wav", "zoo/a.flac", "zoo/a.wav.mp3", "zoo/b.v1"}
+    assert {row["clip_id"] for row in corpus.clips} == names
 
 
 @pytest.mark.parametrize(
@@ -130,6 +190,8 @@ def test_names_keep_the_extension_where_it_tells_them_apart(tmp_path: Path) -> N
     [
         ("file,caption\na.wav,x\n", "column 'file_name' is missing; add it.*found: file, caption"),
         ("file_name,text\na.wav,x\n", "column 'caption' is missing; add it, or caption_1"),
+        ("file_name,Caption\n", "column 'Caption': write it 'caption'"),
+        ("file_name,caption\n", "no usable row among 0; the table has no rows"),
         ("file_name,caption\na.wav,one, two\n", "line 2 has 3 fields, the header 2.*quotes"),
         ("", "is empty"),
         ("file_name,caption,caption\n", "column 'caption' is there more than once"),
@@ -141,6 +203,12 @@ def test_what_is_wrong_with_a_csv_is_said(tmp_path: Path, text: str, message: st
     (tmp_path / "captions.csv").write_text(text)
     with pytest.raises(UserError, match=f"{tmp_path}.*: {message}"):
         read("zoo", config(tmp_path))
+
+
+def test_a_list_written_as_text_is_said(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, [{"file_name": "a.wav", "captions": ["A dog", "Barking"]}])
+    with pytest.raises(UserError, match="line 2: 'captions' holds a list written as text"):
+        read("zoo", config(folder))
 
 
 def test_a_csv_from_a_spreadsheet(tmp_path: Path) -> None:

@@ -120,6 +120,14 @@ def test_audiocaps(tmp_path: Path) -> None:
     assert corpus.notes[:2] == ["train: 2 of 3 clips present", "test: 1 of 2 clips present"]
 
 
+def test_audiocaps_in_other_containers(tmp_path: Path) -> None:
+    lines = "1,-bcdefghijk,30,One\n2,__cdefghijk,0,Two\n3,,0,Three\n4,,0,Four\n"
+    files = {"test.csv": AUDIOCAPS + lines, "v/-bcdefghijk_30.webm": b"", "v/__cdefghijk.MP4": b""}
+    corpus = read(tmp_path, "audiocaps", write(tmp_path / "caps", files))
+    assert [row["captions"] for row in corpus.clips] == [["One"], ["Two"]]
+    assert [row["reason"] for row in corpus.rejects] == ["missing", "missing"]
+
+
 def test_audiocaps_needs_its_tables(tmp_path: Path) -> None:
     (tmp_path / "caps").mkdir()
     with pytest.raises(UserError, match=r"none of train\.csv, val\.csv, test\.csv"):
@@ -208,10 +216,33 @@ def test_wavcaps(tmp_path: Path) -> None:
     ]
     reasons = [reason for _, reason in refused(corpus)]
     assert reasons == ["blacklisted", "missing", "missing", "no_caption"]
-    with pytest.raises(UserError, match=r"other\.json: no such file"):
+    with pytest.raises(UserError, match=r"other\.json: cannot be read: No such file"):
         read(tmp_path, "wavcaps", folder, **options | {"table": "other.json"})
     with pytest.raises(UserError, match="expected WavCaps'"):
         read(tmp_path, "wavcaps", folder, **options | {"table": "blacklist.json"})
+
+
+def test_wavcaps_takes_no_other_parts_recording(tmp_path: Path) -> None:
+    data = {"data": [{"id": "5", "caption": "Five."}, {"id": "6", "caption": "Six."}]}
+    recordings = {"FreeSound/5.flac": b"", "FreeSound/6.flac": b"", "SoundBible/6.flac": b""}
+    names = ("sb.json", "json_files/SoundBible/sb.json", "json_files/FreeSound/fsd.json")
+    folder = write(tmp_path / "wavcaps", dict.fromkeys(names, data) | recordings)
+    write(folder, {"black.json": {"FreeSound": [6, "7"]}})
+
+    def uris(table: str, **options: str) -> list[str]:
+        config = {"table": table, "blacklist": None} | options
+        corpus = read(tmp_path, "wavcaps", folder, **config)
+        return [str(Path(row["uri"]).relative_to(folder)) for row in corpus.clips]
+
+    assert uris(names[1]) == ["SoundBible/6.flac"]
+    assert uris(names[2]) == ["FreeSound/5.flac", "FreeSound/6.flac"]
+    assert uris(names[2], blacklist="black.json") == ["FreeSound/5.flac"]
+    with pytest.raises(UserError, match="no usable row among 2; 2 missing"):
+        uris(names[0])  # nothing says which part's they are
+    write(tmp_path / "mixed", {"sb.json": data, "a/5.flac": b"", "b/5.flac": b"", "a/6.flac": b""})
+    corpus = read(tmp_path, "wavcaps", tmp_path / "mixed", table="sb.json", blacklist=None)
+    assert [row["clip_id"] for row in corpus.clips] == ["x/6"]
+    assert "several are named so: a/5.flac, b/5.flac" in corpus.rejects[0]["detail"]
 
 
 # --- Tars
@@ -255,6 +286,24 @@ def test_tars(tmp_path: Path) -> None:
     ]
     assert [bytes_of(row) for row in corpus.clips] == [recording(0), recording(1), recording(0)]
     assert refused(corpus) == [("x/19", "no_caption")]
+
+
+def test_audiocaps_tars_hold_an_item_for_each_caption(tmp_path: Path) -> None:
+    excerpt = {"youtube_id": "-abc_EFG-12", "start_time": "30"}
+    other = {"youtube_id": "-abc_EFG-12", "start_time": 40.0}
+    samples = {str(i): {"text": [f"Caption {i}."], "original_data": excerpt} for i in range(3)}
+    samples["3"] = {"text": "Other.", "original_data": other}
+    tar(tmp_path / "audiocaps/test/0.tar", samples)
+    corpus = read(tmp_path, "tars", tmp_path / "audiocaps", splits={"test": "test"})
+    assert brief(corpus, "captions", "origin") == [
+        ("x/0", "test", [f"Caption {i}." for i in range(3)], "youtube:-abc_EFG-12"),
+        ("x/3", "test", ["Other."], "youtube:-abc_EFG-12"),
+    ]
+    assert refused(corpus) == [
+        ("x/test/0.tar/1.flac", "duplicate"),
+        ("x/test/0.tar/2.flac", "duplicate"),
+    ]
+    assert corpus.notes[0] == "test: 2 of 2 clips present"
 
 
 def test_tars_need_a_split_each_and_no_compression(tmp_path: Path) -> None:
@@ -378,6 +427,24 @@ def test_folders_of_labels(tmp_path: Path) -> None:
         read(tmp_path, "labelled", folder, **options | {"splits": {"val": [1], "test": [2]}})
 
 
+def test_cuts_of_one_upload_are_of_one_split(tmp_path: Path) -> None:
+    files = {f"dog/1-{upload}-{take}-0.wav": b"" for upload in range(20) for take in "ABCD"}
+    folder = write(tmp_path / "set", files | {"dog/read me.txt": b""})
+    drawn = {"seed": 0, "fractions": {"train": 0.5, "val": 0.25, "test": 0.25}}
+    corpus = read(tmp_path, "labelled", folder, splits=drawn, caption="A {label}.")
+    found = {(row["origin"], row["split"]) for row in corpus.clips}
+    assert len(corpus.clips) == 80 and len(found) == 20
+    assert corpus.notes == ["1 files are no recordings by name: dog/read me.txt, …"]
+
+
+def test_two_columns_for_one_thing(tmp_path: Path) -> None:
+    table = "filename,category,label\na.wav,dog,7\n"
+    folder = write(tmp_path / "set", {"meta.csv": table, "a.wav": b""})
+    with pytest.raises(UserError, match="columns category and label mean the same; leave one"):
+        drawn = {"seed": 0, "fractions": {"train": 1.0, "val": 0.0, "test": 0.0}}
+        read(tmp_path, "labelled", folder, splits=drawn, caption=None)
+
+
 # --- Hugging Face datasets
 
 
@@ -420,6 +487,28 @@ def test_huggingface_tables_and_files(tmp_path: Path) -> None:
     assert refused(corpus) == [("x/train/2", "missing")]
     with pytest.raises(UserError, match="no column 'noise'; there are: sound, text, kind"):
         read(tmp_path, "huggingface", tmp_path / "set", **options | {"columns": {"audio": "noise"}})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "file:///{secret}::a.wav",
+        "http://127.0.0.1:9/y::a.wav",
+        "zip://a.wav::file:///{secret}::b.zip",
+        "../secret.wav",
+        "zip://../x.wav::b.zip",
+    ],
+)
+def test_huggingface_rows_stay_in_the_corpus(tmp_path: Path, path: str) -> None:
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(recording(0))
+    rows = f"audio,text\n{path.format(secret=secret)},Secret.\nb.flac,One.\nb.flac,Two.\n"
+    write(tmp_path / "set", {"train.csv": rows, "b.flac": recording(1)})
+    columns = {"audio": "audio", "captions": "text", "youtube_id": "text"}
+    options = {"revision": None, "configuration": None, "splits": {"train": "train"}}
+    corpus = read(tmp_path, "huggingface", tmp_path / "set", **options, columns=columns)
+    assert brief(corpus, "captions") == [("x/b", "train", ["One.", "Two."])]
+    assert [row["reason"] for row in corpus.rejects] == ["outside", "duplicate"]
 
 
 def test_huggingface_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

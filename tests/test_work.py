@@ -24,7 +24,7 @@ def tags(clip_id: str) -> dict[str, object]:
 
 
 def reject(clip_id: str) -> dict[str, object]:
-    return {"clip_id": clip_id, "stage": "audio", "reason": "empty", "detail": ""}
+    return {"clip_id": clip_id, "split": "", "stage": "audio", "reason": "empty", "detail": ""}
 
 
 def copy_shard(source: Path, target: Path, log: Path) -> None:

@@ -30,7 +30,7 @@ def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
     torch.set_num_threads(1)  # one process a core does the parallel work
     rejects: list[Row] = []
     front_end = config.model_dump() | {"resampler": RESAMPLER, "mel": "natural log, float16"}
-    rows = read_table(clips, CLIPS, ["clip_id", "uri", "offset", "n_bytes"]).to_pylist()
+    rows = read_table(clips, CLIPS, ["clip_id", "split", "uri", "offset", "n_bytes"]).to_pylist()
     with open_rows(target, MELS, front_end) as writer:
         for row in rows:
             clip_id = {"clip_id": row["clip_id"]}
@@ -38,7 +38,7 @@ def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
                 writer.append(clip_id | extract(row["uri"], row["offset"], row["n_bytes"], config))
             except Rejected as error:
                 why = {"stage": "audio", "reason": error.reason, "detail": error.detail}
-                rejects.append(clip_id | why)
+                rejects.append(clip_id | {"split": row["split"]} | why)
         rejects_path = target.parent / REJECTS_FOLDER / target.name
         write_rejects(rejects_path, rejects, {"stage": "audio"} | front_end)
 

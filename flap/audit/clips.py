@@ -15,6 +15,7 @@ from flap.schemas import CLIPS, MELS
 from flap.shards import read_table, shard_paths
 
 _KNOWN = ["clip_id", "dataset", "split", "licence", "origin"]
+_WORD = r"\S{1,20}"  # so that text without blanks is long too
 _HEARD = ["clip_id", "sha256", "mel_xxh3"]
 
 
@@ -55,7 +56,7 @@ def _longest(captions: pa.ListArray) -> pd.DataFrame:
     spoken = pd.DataFrame(
         {
             "clip": pc.list_parent_indices(captions).to_numpy(),
-            "words": pc.count_substring_regex(pc.list_flatten(captions), r"\S+").to_numpy(),
+            "words": pc.count_substring_regex(pc.list_flatten(captions), _WORD).to_numpy(),
         }
     )
     spoken["longest"] = spoken.groupby("clip").cumcount()

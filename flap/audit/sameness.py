@@ -15,6 +15,7 @@ two recordings, yet they share a room, a microphone and often the very event. He
   Within a corpus it is how the corpus was cut, and no copy.
 
 Sameness is direct, never by way of a third clip: each finding can be checked by looking at two.
+One step further goes only the leak: what equals a leaking clip by content leaks as well.
 """
 
 from collections.abc import Iterable
@@ -32,10 +33,14 @@ def leaks(clips: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns clip and other, index labels of `clips`, and key, one of `KEYS`: a row for each
-        leaking clip with the first evaluation clip that it equals.
+        leaking clip with the first evaluation clip that it equals, or else the first leaking clip.
     """
     train = clips["split"] == "train"
-    return _strongest(_firsts(clips[train], clips[~train], key) for key in KEYS)
+    direct = _strongest(_firsts(clips[train], clips[~train], key) for key in KEYS)
+    leaking = clips.loc[direct["clip"]]
+    others = clips[train].drop(index=leaking.index)
+    copies = [_firsts(others, leaking, key) for key in KEYS if key != "origin"]
+    return _strongest([direct, *copies])
 
 
 def duplicates(clips: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from flap.sources.config import (
     AudioCapsDataset,
     ClothoDataset,
     CorpusDataset,
-    DrawnSplits,
     FolderDataset,
     HuggingFaceDataset,
     LabelledDataset,
@@ -44,9 +43,11 @@ def read_corpus(dataset: str, config: CorpusDataset, intake: Intake) -> Corpus:
     files = CorpusFiles(config.path)
     if not isinstance(config, HuggingFaceDataset):  # whose path may be a name on the hub
         files.check_folder()
-    splits = getattr(config, "splits", None)
-    drawn = splits if isinstance(splits, DrawnSplits) else None
-    described = _ADAPTERS[type(config)](files, config, intake)
-    corpus = collect(dataset, config, files, described, drawn)
+    corpus = collect(dataset, config, files, _ADAPTERS[type(config)](files, config, intake))
     corpus.notes[:0] = intake.notes
+    if links := files.linked_folders:
+        corpus.notes.append(
+            f"links to folders are not followed: {', '.join(links)}; if recordings are missed, "
+            "move them here, or name the true folder as path"
+        )
     return corpus

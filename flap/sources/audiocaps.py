@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 
 from flap.errors import UserError
 from flap.sources.config import SPLITS, AudioCapsDataset
-from flap.sources.corpus import Intake, Item
+from flap.sources.corpus import Intake, Item, Refused
 from flap.sources.files import CorpusFiles, in_folder
+from flap.sources.origins import youtube
 from flap.sources.tables import read_table, require_columns
 
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -54,7 +55,9 @@ class _Excerpt:
         return [f"{self.youtube_id}_{start_ms}", f"Y{self.youtube_id}_{start_ms}"]
 
 
-def read_audiocaps(files: CorpusFiles, config: AudioCapsDataset, intake: Intake) -> Iterator[Item]:
+def read_audiocaps(
+    files: CorpusFiles, config: AudioCapsDataset, intake: Intake
+) -> Iterator[Item | Refused]:
     """Each excerpt of the tables that are there, in their order.
 
     Raises:
@@ -69,6 +72,9 @@ def read_audiocaps(files: CorpusFiles, config: AudioCapsDataset, intake: Intake)
     starts = _by_start(files.recordings)
     for split in splits:
         for excerpt in _excerpts(files, f"{split}.csv"):
+            if not excerpt.youtube_id:
+                yield Refused(excerpt.where, "", "missing", "names no youtube_id", split=split)
+                continue
             yield Item(
                 where=excerpt.where,
                 recording=_find(excerpt, split, files.recordings, starts),
@@ -76,7 +82,7 @@ def read_audiocaps(files: CorpusFiles, config: AudioCapsDataset, intake: Intake)
                 captions=excerpt.captions,
                 split=split,
                 source="AudioSet",
-                origin=f"youtube:{excerpt.youtube_id}",
+                origin=youtube(excerpt.youtube_id),
             )
 
 
@@ -86,7 +92,8 @@ def _excerpts(files: CorpusFiles, table: str) -> list[_Excerpt]:
     found: dict[tuple[str, str], _Excerpt] = {}
     for line in lines:
         clip = line["youtube_id"], line["start_time"].removesuffix(".0")
-        excerpt = found.setdefault(clip, _Excerpt(*clip, where=f"{table}, line {line.number}"))
+        key = clip if clip[0] else ("", str(line.number))  # those without an id are not one
+        excerpt = found.setdefault(key, _Excerpt(*clip, where=f"{table}, line {line.number}"))
         excerpt.audiocap_ids.append(line["audiocap_id"])
         excerpt.captions.append(line["caption"])
     return list(found.values())

@@ -22,6 +22,7 @@ from flap.errors import UserError
 from flap.sources.config import ClothoDataset
 from flap.sources.corpus import Intake, Item
 from flap.sources.files import CorpusFiles, in_folder, stem, without_suffix
+from flap.sources.origins import freesound
 from flap.sources.tables import Line, read_table, require_columns
 
 _SPLITS = ("development", "validation", "evaluation")
@@ -53,7 +54,6 @@ def _item(
     files: CorpusFiles, split: str, table: str, line: Line, metadata: dict[str, Line]
 ) -> Item:
     about = metadata.get(line["file_name"], Line(0, {}))
-    freesound_id = about["sound_id"].removesuffix(".0")
     link = about["sound_link"]  # it and the id may be "Not found"
     return Item(
         where=f"{table}, line {line.number}",
@@ -64,7 +64,7 @@ def _item(
         split=split,
         licence=about["license"],
         source=link if link.startswith("http") else "",
-        origin=f"freesound:{freesound_id}" if freesound_id.isdecimal() else "",
+        origin=freesound(about["sound_id"]),
     )
 
 
@@ -82,11 +82,8 @@ def _metadata(files: CorpusFiles, split: str) -> dict[str, Line]:
 
 
 def _find(files: CorpusFiles, split: str, file_name: str) -> str:
-    """The recording; if there is none, what it should be."""
-    same = files.recordings.get(stem(file_name), [])
-    own = [name for name in same if in_folder(name, split)]
-    loose = [name for name in same if not any(in_folder(name, other) for other in _SPLITS)]
-    exact = [name for name in own if PurePosixPath(name).name == file_name]
-    if own:
-        return (exact or own)[0]
-    return loose[0] if len(loose) == 1 else f"{split}/{file_name}"
+    """The recording; if there is none, or no telling which, what it should be."""
+    found = files.named(stem(file_name), split, _SPLITS)
+    exact = [name for name in found if PurePosixPath(name).name == file_name]
+    own = exact or found
+    return own[0] if len(own) == 1 or in_folder("".join(own[:1]), split) else f"{split}/{file_name}"

@@ -126,6 +126,19 @@ class LabelledDataset(CorpusDataset):
     """A caption for clips that have none, such as "The sound of {label}."; null: none."""
 
 
+Column = Literal[
+    "audio",
+    "name",
+    "captions",
+    "labels",
+    "licence",
+    "source",
+    "duration_s",
+    "freesound_id",
+    "youtube_id",
+]
+
+
 class HuggingFaceDataset(CorpusDataset):
     """Anything that the library `datasets` loads (`flap.sources.huggingface`)."""
 
@@ -134,7 +147,7 @@ class HuggingFaceDataset(CorpusDataset):
     configuration: str | None
     splits: dict[str, Split]
     """The data set's split → ours; others are left out."""
-    columns: dict[Literal["audio", "name", "captions", "labels", "licence", "source"], str]
+    columns: dict[Column, str]
     """Our name → the column; `audio` is a must."""
 
     @model_validator(mode="after")

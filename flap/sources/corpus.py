@@ -9,7 +9,7 @@ splits ours; what cannot be used becomes a reject with its reason.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from flap.audioset import find_class
 from flap.errors import UserError
-from flap.schemas import CLIPS
+from flap.schemas import CLIPS, is_absent_clip
 from flap.shards import REJECTS_FOLDER, Row, atomic_path, shard_name, write_rejects, write_rows
 from flap.sources.config import SPLITS, CorpusDataset, DrawnSplits
 from flap.sources.files import CorpusFiles
@@ -33,7 +33,7 @@ class Item:
     where: str
     """What to look at if it is refused, such as "captions.csv, line 6"."""
     recording: str
-    """Path in the corpus's folder, "/" between its parts; no two items have the same."""
+    """Path in the corpus's folder, "/" between its parts."""
     name: str
     """Short form of `recording`, for the clip's id; it need not be unique."""
     captions: Sequence[str] = ()
@@ -48,6 +48,8 @@ class Item:
     origin: str = ""
     place: "Place | None" = None
     """Where the bytes are, if not in the file `recording`."""
+    same: str = ""
+    """Equal in items that are one recording with several captions, if `recording` is not."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Refused:
     recording: str
     reason: str
     detail: str
+    split: str | None = None
+    """As the corpus calls it, if it does."""
 
 
 @dataclass(frozen=True)
@@ -115,41 +119,42 @@ def collect(
     config: CorpusDataset,
     files: CorpusFiles,
     described: Iterable[Item | Refused],
-    drawn: DrawnSplits | None = None,
 ) -> Corpus:
     """Sort what an adapter yields into clips and rejects.
 
     Raises:
         UserError: no recording is usable.
     """
-    corpus, kept, seen = Corpus(dataset), list[Item](), set[str]()
-    everything = list(tqdm(described, desc=f"sources {dataset}", unit="clip", leave=False))
-    names = _clip_names(everything)
-    for entry in everything:
-        recording = _normal(entry.recording)
-        refused = _refuse(entry, recording, seen, files, config)
+    corpus, kept = Corpus(dataset), list[Item]()
+    progress = tqdm(described, desc=f"sources {dataset}", unit="clip", leave=False)
+    entries = _joined([_normal(entry) for entry in progress])
+    names = _clip_names([entry for entry in entries if isinstance(entry, Item)])
+    for entry in entries:
+        refused = _refuse(entry, files, config)
         if refused is None:
             assert isinstance(entry, Item)
             kept.append(entry)
-            seen.add(recording)
         else:
-            name = names.get(recording, recording) or entry.where
-            corpus.rejects.append(_reject(f"{dataset}/{name}", entry.where, *refused))
+            name = names.get(entry.recording, entry.recording) or entry.where
+            corpus.rejects.append(_reject(f"{dataset}/{name}", entry, *refused))
     if not kept:
-        raise UserError(
-            f"{config.path}: no usable row among {len(everything)}; {_reasons(corpus.rejects)}"
-        )
-    splits = _splits(kept, drawn)
+        reasons = _reasons(corpus.rejects) or "the table has no rows"
+        raise UserError(f"{config.path}: no usable row among {len(entries)}; {reasons}")
+    splits = _splits(kept, config)
     corpus.clips = [
-        _clip(dataset, names[_normal(item.recording)], item, split, files)
+        _clip(dataset, names[item.recording], item, split, files)
         for item, split in zip(kept, splits, strict=True)
     ]
-    corpus.notes = [*_presence(everything, corpus), *_notes(corpus)]
+    if any(entry.split for entry in entries):
+        corpus.notes += _presence(corpus)
+    corpus.notes += _notes(corpus)
     return corpus
 
 
 def write_corpus(corpus: Corpus, config: CorpusDataset, shard_clips: int, folder: Path) -> None:
     """Write all shards into `folder`; all rejects stand with the first one."""
+    for of_a_killed_run in folder.glob("shard-*.parquet"):
+        of_a_killed_run.unlink()
     provenance = {"stage": "sources", "dataset": corpus.dataset, **config.model_dump()}
     write_rejects(folder / REJECTS_FOLDER / shard_name(0), corpus.rejects, provenance)
     for index, start in enumerate(range(0, len(corpus.clips), shard_clips)):
@@ -157,66 +162,100 @@ def write_corpus(corpus: Corpus, config: CorpusDataset, shard_clips: int, folder
         write_rows(folder / shard_name(index), rows, CLIPS, provenance)
 
 
+def _normal(entry: Item | Refused) -> Item | Refused:
+    recording = PurePosixPath(entry.recording).as_posix() if entry.recording else ""
+    return replace(entry, recording=recording)
+
+
+def _joined(entries: Sequence[Item | Refused]) -> list[Item | Refused]:
+    """Items of one recording as one, with all of their captions; the others are its duplicates.
+
+    If they are in several splits, evaluation keeps it, and with it the captions given there.
+    """
+    alike: dict[str, list[int]] = {}
+    for number, entry in enumerate(entries):
+        if isinstance(entry, Item) and entry.recording:
+            alike.setdefault(entry.same or entry.recording, []).append(number)
+    joined = list(entries)
+    for numbers in alike.values():
+        items = {n: entry for n in numbers if isinstance(entry := entries[n], Item)}
+        first = max(numbers, key=lambda n: (_rank(items[n].split), -n))
+        split = items[first].split
+        own = [item for item in items.values() if _rank(item.split) == _rank(split)]
+        captions = [caption for item in own for caption in item.captions]
+        joined[first] = replace(items[first], captions=captions)
+        for number in set(numbers) - {first}:
+            item = items[number]
+            detail = f"'{item.recording}' again; " + (
+                f"its captions went to {items[first].where}"
+                if item in own
+                else f"it is used for {split}, by {items[first].where}"
+            )
+            joined[number] = Refused(
+                item.where, item.recording, "duplicate", detail, split=item.split
+            )
+    return joined
+
+
+def _rank(split: str | None) -> int:
+    ours = _split(split)
+    return SPLITS.index(ours) if ours else -1
+
+
 def _refuse(
-    entry: Item | Refused,
-    recording: str,
-    seen: set[str],
-    files: CorpusFiles,
-    config: CorpusDataset,
+    entry: Item | Refused, files: CorpusFiles, config: CorpusDataset
 ) -> tuple[str, str] | None:
     """Reason and detail why an entry makes no clip, None if it does."""
     if isinstance(entry, Refused):
         return entry.reason, entry.detail
-    return _refuse_recording(entry, recording, seen, files) or _refuse_words(entry, config)
+    return _refuse_recording(entry, files) or _refuse_words(entry, config)
 
 
-def _refuse_recording(
-    item: Item, recording: str, seen: set[str], files: CorpusFiles
-) -> tuple[str, str] | None:
+def _refuse_recording(item: Item, files: CorpusFiles) -> tuple[str, str] | None:
     if not item.recording:
         return "missing", "names no recording"
     try:
-        recording.encode()
+        item.recording.encode()
         if files.leaves(item.recording):
-            return "outside", f"'{recording}' is not inside the corpus's folder"
-        if recording in seen:
-            return "duplicate", f"'{recording}' again; give its further captions in the first row"
-        if item.place is None and not files.has(recording):
-            return "missing", f"no file '{recording}' in the corpus's folder"
+            return "outside", f"'{item.recording}' is not inside the corpus's folder"
+        if item.place is None and not files.has(item.recording):
+            return "missing", f"no file '{item.recording}' in the corpus's folder"
     except (OSError, ValueError) as error:  # a name that no file system takes, or no UTF-8
-        return "missing", f"'{recording[:80]}': {error}"
+        return "missing", f"'{item.recording[:80]}': {error}"
     return None
 
 
 def _refuse_words(item: Item, config: CorpusDataset) -> tuple[str, str] | None:
     if config.captions == "required" and not _captions(item):
         return "no_caption", "every caption is empty"
-    if item.split is not None and item.split.casefold() not in SPLIT_NAMES:
+    if item.split is not None and not _split(item.split):
         return "bad_split", f"'{item.split}' is none of {', '.join(sorted(SPLIT_NAMES))}"
     return None
 
 
-def _normal(recording: str) -> str:
-    return PurePosixPath(recording).as_posix() if recording else ""
-
-
-def _clip_names(entries: Sequence[Item | Refused]) -> dict[str, str]:
+def _clip_names(items: Sequence[Item]) -> dict[str, str]:
     """Each recording's short name, or the recording itself where two would share that."""
-    names = {_normal(item.recording): item.name for item in entries if isinstance(item, Item)}
+    names = {item.recording: item.name for item in items}
     times = Counter(names.values())
-    return {recording: name if times[name] == 1 else recording for recording, name in names.items()}
+    return {
+        recording: name
+        if times[name] == 1 and (name == recording or name not in names)
+        else recording
+        for recording, name in names.items()
+    }
 
 
-def _splits(items: Sequence[Item], drawn: DrawnSplits | None) -> list[str]:
+def _splits(items: Sequence[Item], config: CorpusDataset) -> list[str]:
     """Each item's split, drawn for those whose corpus names none."""
-    free = [item for item in items if item.split is None]
-    assert drawn is not None or not free, "an adapter left splits open that its config cannot draw"
-    chosen = iter(draw_splits([_keys(item) for item in free], drawn) if drawn and free else ())
+    drawn = getattr(config, "splits", None)
+    free = [_keys(item) for item in items if item.split is None]
+    chosen = iter(draw_splits(free, drawn) if isinstance(drawn, DrawnSplits) else ())
     return [next(chosen) if item.split is None else _split(item.split) for item in items]
 
 
-def _split(name: str) -> str:
-    return SPLIT_NAMES[name.casefold()]
+def _split(name: str | None) -> str:
+    """Our name of a split, "" for none of them."""
+    return SPLIT_NAMES.get(name.casefold(), "") if name else ""
 
 
 def _keys(item: Item) -> Sequence[str]:
@@ -254,12 +293,13 @@ def _unicode(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _reject(clip_id: str, where: str, reason: str, detail: str) -> Row:
+def _reject(clip_id: str, entry: Item | Refused, reason: str, detail: str) -> Row:
     return {
         "clip_id": _unicode(clip_id),
+        "split": _split(entry.split),
         "stage": "sources",
         "reason": reason,
-        "detail": _unicode(f"{where}: {detail}"),
+        "detail": _unicode(f"{entry.where}: {detail}"),
     }
 
 
@@ -269,14 +309,13 @@ def _reasons(rejects: Sequence[Row]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items()) + first
 
 
-def _presence(entries: Sequence[Item | Refused], corpus: Corpus) -> Iterator[str]:
-    """How many of each split's clips are here, where the corpus names its splits."""
-    named = (entry.split for entry in entries if isinstance(entry, Item) and entry.split)
-    wanted = Counter(_split(name) for name in named if name.casefold() in SPLIT_NAMES)
+def _presence(corpus: Corpus) -> Iterator[str]:
+    """How many of each split's clips are here, by what the corpus says of its splits."""
     present = Counter(row["split"] for row in corpus.clips)
+    absent = Counter(row["split"] for row in corpus.rejects if is_absent_clip(row["reason"]))
     for split in SPLITS:
-        if wanted[split]:
-            yield f"{split}: {present[split]} of {wanted[split]} clips present"
+        if n_clips := present[split] + absent[split]:
+            yield f"{split}: {present[split]} of {n_clips} clips present"
 
 
 def _notes(corpus: Corpus) -> Iterator[str]:

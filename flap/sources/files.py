@@ -1,8 +1,9 @@
 """The files of a corpus, by name from its folder, whether that is on this disk or a URL."""
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import fsspec
@@ -10,7 +11,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flap.errors import UserError, first_line
 
-RECORDING_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a")
+RECORDING_SUFFIXES = (
+    *(".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma"),
+    *(".aif", ".aiff", ".caf", ".au", ".webm", ".mp4", ".mkv", ".mov"),
+)
 
 
 class CorpusFiles:
@@ -21,7 +25,7 @@ class CorpusFiles:
         Raises:
             UserError: no library here speaks the URL's protocol.
         """
-        self.root = root.rstrip("/")
+        self.root = os.path.expanduser(root.rstrip("/"))  # noqa: PTH111 - URLs are no paths
         try:
             self._fs, self._base = fsspec.url_to_fs(self.root)
         except (ImportError, ValueError) as error:
@@ -57,12 +61,13 @@ class CorpusFiles:
     def find(self, *suffixes: str) -> list[str]:
         """Names of all files below the root that end in one of `suffixes`, in any case, in order.
 
-        Hidden files are left out, such as those that macOS puts beside the true ones.
+        Hidden files and folders are left out, such as what macOS puts beside the true ones.
         """
         return [
             name
             for name in self._names
-            if name.lower().endswith(suffixes) and not PurePosixPath(name).name.startswith(".")
+            if name.lower().endswith(suffixes)
+            and not any(part.startswith(".") for part in PurePosixPath(name).parts)
         ]
 
     @cached_property
@@ -73,8 +78,39 @@ class CorpusFiles:
             found.setdefault(stem(name), []).append(name)
         return found
 
+    def named(self, stem: str, folder: str, others: Sequence[str] = ()) -> list[str]:
+        """Recordings with a name, those below a folder of that name if there are any.
+
+        Args:
+            others: names of folders that are known to hold other recordings of equal names.
+        """
+        same = self.recordings.get(stem, [])
+        own = [name for name in same if in_folder(name, folder)] if folder else []
+        return own or [n for n in same if not any(in_folder(n, other) for other in others)]
+
+    @property
+    def linked_folders(self) -> list[str]:
+        """Links to folders, which are not followed: they may lead anywhere."""
+        if not self._local:
+            return []
+        return sorted(
+            os.path.relpath(f"{folder}/{name}", self._base)
+            for folder, names, _ in os.walk(self._base)
+            for name in names
+            if Path(folder, name).is_symlink()
+        )
+
     def open(self, name: str) -> IO[bytes]:
-        return self._fs.open(f"{self._base}/{name}", "rb")
+        """
+        Raises:
+            UserError: it is not there, no file, or shut.
+        """
+        try:
+            return self._fs.open(f"{self._base}/{name}", "rb")
+        except OSError as error:
+            raise UserError(
+                f"{self.uri(name)}: cannot be read: {error.strerror or first_line(error)}"
+            ) from None
 
     def has(self, name: str) -> bool:
         """Whether there is anything of that name; whether it can be read is seen when it is."""

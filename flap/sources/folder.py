@@ -22,13 +22,15 @@ from flap.errors import UserError
 from flap.sources.config import FolderDataset
 from flap.sources.corpus import Intake, Item, Refused
 from flap.sources.files import CorpusFiles, without_suffix
+from flap.sources.origins import freesound, youtube
 from flap.sources.tables import Line, read_table, seconds
 
 _CAPTION, _LABELS = re.compile(r"captions?(_\d+)?"), re.compile(r"labels?(_\d+)?")
-_KNOWN_COLUMNS = {"file_name", "split", "licence", "license", "source", "duration_s"} | {
-    "freesound_id",
-    "youtube_id",
+_KNOWN_COLUMNS = {
+    *("file_name", "split", "licence", "license", "source", "duration_s"),
+    *("freesound_id", "youtube_id"),
 }
+_LISTED = re.compile(r"\[\s*['\"].*['\"]\s*\]", re.DOTALL)  # what pandas makes of a list in a CSV
 
 
 def table_name(files: CorpusFiles) -> str:
@@ -72,8 +74,18 @@ def note_ignored(columns: Iterable[str], intake: Intake) -> None:
 
 
 def item_of(line: Line) -> Item:
-    """What a line of a table says, by the columns above."""
+    """What a line of a table says, by the columns above.
+
+    Raises:
+        UserError: a caption is a list that was written as text.
+    """
     cells = line.cells.items()
+    for column, cell in cells:
+        if _CAPTION.fullmatch(column) and _LISTED.fullmatch(cell):
+            raise UserError(
+                f"line {line.number}: '{column}' holds a list written as text, {cell[:60]}; save "
+                "the table as Parquet, or give each caption a column caption_1, caption_2, …"
+            )
     return Item(
         where=f"line {line.number}",
         recording=line["file_name"],
@@ -89,7 +101,7 @@ def item_of(line: Line) -> Item:
         duration_s=seconds(line["duration_s"]),
         licence=line["licence"] or line["license"],
         source=line["source"],
-        origin=_origin(line),
+        origin=freesound(line["freesound_id"]) or youtube(line["youtube_id"]),
     )
 
 
@@ -98,20 +110,16 @@ def _is_known(column: str) -> bool:
     return column in _KNOWN_COLUMNS or any(pattern.fullmatch(column) for pattern in patterns)
 
 
-def _origin(line: Line) -> str:
-    for site in ("freesound", "youtube"):
-        if line[f"{site}_id"]:
-            return f"{site}:{line[f'{site}_id'].removesuffix('.0')}"  # as pandas writes integers
-    return ""
-
-
 def _check_columns(where: str, columns: list[str], config: FolderDataset) -> None:
     found = f"(columns found: {', '.join(columns)})"
-    if "file_name" not in columns:
+    if "file_name" not in map(str.lower, columns):
         raise UserError(
             f"{where}: column 'file_name' is missing; add it, with each recording's path from "
             f"the table's folder {found}"
         )
+    for column in columns:
+        if not _is_known(column) and _is_known(column.strip().lower()):
+            raise UserError(f"{where}: column '{column}': write it '{column.strip().lower()}'")
     captions = any(_CAPTION.fullmatch(column) for column in columns)
     if not captions and config.captions == "required":
         raise UserError(

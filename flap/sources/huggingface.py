@@ -21,9 +21,11 @@ from flap.errors import UserError, first_line
 from flap.sources.config import HuggingFaceDataset
 from flap.sources.corpus import Intake, Item, Place, Refused
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
-from flap.sources.tables import texts
+from flap.sources.origins import freesound, youtube
+from flap.sources.tables import seconds, texts
 
 _HUB = "hf://datasets/"
+_ARCHIVES = ("zip", "tar")
 _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
 Row = dict[str, Any]
 
@@ -44,7 +46,8 @@ def read_huggingface(
             where = f"{split}/{number}"
             found = _find(files, intake, cells["audio"], where)
             if found is None:
-                yield Refused(where, where, "missing", f"nothing in '{config.columns['audio']}'")
+                detail = f"nothing in '{config.columns['audio']}'"
+                yield Refused(where, where, "missing", detail, ours)
                 continue
             recording, place = found
             yield Item(
@@ -54,8 +57,11 @@ def read_huggingface(
                 captions=texts(cells.get("captions")),
                 labels=_labels(cells.get("labels"), classes),
                 split=ours,
+                duration_s=seconds(cells.get("duration_s")),
                 licence=_text(cells.get("licence")),
                 source=_text(cells.get("source")),
+                origin=freesound(cells.get("freesound_id")) or youtube(cells.get("youtube_id")),
+                same=place.uri if place else "",
                 place=place,
             )
 
@@ -103,6 +109,8 @@ def _not_loaded(config: HuggingFaceDataset, split: str, error: Exception) -> Use
 def _cell(row: Row, column: str, config: HuggingFaceDataset) -> Any:
     value: Any = row
     for part in [column] if column in row else column.split("."):
+        if value is None:
+            return None
         if not isinstance(value, dict) or part not in value:
             raise UserError(f"{config.path}: no column '{column}'; there are: {', '.join(row)}")
         value = value[part]
@@ -149,14 +157,20 @@ def _suffix(path: str, data: bytes) -> str:
 
 
 def _in_place(files: CorpusFiles, path: str) -> tuple[str, Place | None]:
-    """A file of the corpus, or a member of its archive: `zip://a.wav::<archive>`."""
+    """A file of the corpus, or a member of its archive: `zip://a.wav::<archive>`.
+
+    What is not inside comes back as an absolute path, for the shared rules to refuse.
+    """
     inner, chain, outer = path.rpartition("::")
+    protocol, _, member = inner.partition("://")
+    if chain and (protocol not in _ARCHIVES or "::" in inner or files.leaves(member)):
+        return f"/{path}", None
     if outer.startswith(_HUB):
         name = f"{_HUB}{files.root.removeprefix(_HUB)}"
-        is_own = outer.startswith((f"{name}/", f"{name}@"))
+        is_own = outer.startswith((f"{name}/", f"{name}@")) and not files.leaves(outer)
         return (path if is_own else f"/{path}"), Place(path)
     root = PurePosixPath(os.path.realpath(files.root))
     recording = os.path.relpath(os.path.realpath(root / outer), root)
     if not chain:
         return recording, None
-    return f"{recording}/{inner.partition('://')[2]}", Place(f"{inner}::{files.uri(recording)}")
+    return f"{recording}/{member}", Place(f"{inner}::{files.uri(recording)}")

@@ -28,6 +28,7 @@ from flap.sources.config import Folds, LabelledDataset
 from flap.sources.corpus import Intake, Item
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
 from flap.sources.folder import item_of
+from flap.sources.origins import freesound
 from flap.sources.tables import Line, read_table, require_columns
 
 _AS_IN_FOLDER = {
@@ -48,10 +49,12 @@ def read_labelled(files: CorpusFiles, config: LabelledDataset, intake: Intake) -
         UserError: there are several tables, one is malformed, or there are no folds to split by.
     """
     table = _table(files)
-    items = _in_table(files, config, table) if table else _in_folders(files, config)
+    items = _in_table(files, config, table) if table else _in_folders(files, config, intake)
     for item in items:
         captions = item.captions if any(item.captions) else _captions(config.caption, item.labels)
-        yield replace(item, captions=captions, together=[item.origin or item.recording])
+        esc = _ESC_NAME.fullmatch(PurePosixPath(item.recording).stem)
+        origin = item.origin or (freesound(esc[1]) if esc else "")
+        yield replace(item, captions=captions, origin=origin, together=[origin or item.recording])
 
 
 def _table(files: CorpusFiles) -> str | None:
@@ -68,26 +71,34 @@ def _in_table(files: CorpusFiles, config: LabelledDataset, table: str) -> Iterat
     splits = config.splits
     by_fold = ["fold"] if isinstance(splits, Folds) else []
     require_columns(files.uri(table), columns, "file_name", *by_fold)
+    if len(set(columns)) < len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        both = [column for column in header if _AS_IN_FOLDER.get(column, column) == twice]
+        raise UserError(
+            f"{files.uri(table)}: columns {' and '.join(both)} mean the same; leave one"
+        )
     for line in lines:
         cells = {_AS_IN_FOLDER.get(column, column): cell for column, cell in line.cells.items()}
+        fold = cells.get("fold", "").removesuffix(".0")
         item = item_of(Line(line.number, cells))
-        esc = _ESC_NAME.fullmatch(PurePosixPath(item.recording).stem)
         yield replace(
             item,
             where=f"{table}, line {line.number}",
-            recording=_find(files, item.recording, cells.get("fold", "")),
-            split=_split(splits, cells["fold"]) if isinstance(splits, Folds) else item.split,
-            origin=item.origin or (f"freesound:{esc[1]}" if esc else ""),
+            recording=_find(files, item.recording, fold),
+            split=_split(splits, fold) if isinstance(splits, Folds) else item.split,
         )
 
 
-def _in_folders(files: CorpusFiles, config: LabelledDataset) -> Iterator[Item]:
+def _in_folders(files: CorpusFiles, config: LabelledDataset, intake: Intake) -> Iterator[Item]:
     if isinstance(config.splits, Folds):
         raise UserError(
             f"{files.root}: there is no table with a column 'fold'; write "
             "`splits: {seed: 0, fractions: {train: 0.8, val: 0.1, test: 0.1}}`"
         )
-    for name in files.find(*RECORDING_SUFFIXES):
+    everything, recordings = files.find(""), files.find(*RECORDING_SUFFIXES)
+    if others := sorted(set(everything) - set(recordings)):
+        intake.notes.append(f"{len(others)} files are no recordings by name: {others[0]}, …")
+    for name in recordings:
         label = PurePosixPath(name).parent.name
         labels = [label] if label else []
         yield Item(where=name, recording=name, name=without_suffix(name), labels=labels)

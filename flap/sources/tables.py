@@ -37,9 +37,11 @@ def read_table(
         UserError: it cannot be read; a CSV is not in the encoding, has no header, names a
             column twice, or a line has more or fewer fields than the header.
     """
-    read = _read_parquet if name.endswith(".parquet") else _read_csv
+    where = files.uri(name)
     with files.open(name) as file:
-        return read(files.uri(name), file, encoding)
+        if name.lower().endswith(".parquet"):
+            return _read_parquet(where, file)
+        return _read_csv(where, file, encoding)
 
 
 def require_columns(where: str, columns: Sequence[str], *required: str) -> None:
@@ -57,21 +59,27 @@ def require_columns(where: str, columns: Sequence[str], *required: str) -> None:
 def read_json(files: CorpusFiles, name: str) -> Any:
     """
     Raises:
-        UserError: there is no such file, or it holds no JSON.
+        UserError: it cannot be read, or holds no JSON.
     """
     try:
         with files.open(name) as file:
             return json.load(file)
-    except FileNotFoundError:
-        raise UserError(f"{files.uri(name)}: no such file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{files.uri(name)}: not JSON: {first_line(error)}") from None
 
 
 def texts(value: Any) -> list[str]:
-    """A cell of JSON or Parquet that may be absent, one value or a list of them."""
+    """A cell of JSON or Parquet that may be absent, one value or a list of them.
+
+    Null, NaN, bytes and whatever has parts is no text.
+    """
     values = value if isinstance(value, list) else [value]
-    return [str(item) for item in values if item is not None]
+    return [
+        str(item)
+        for item in values
+        if isinstance(item, str | int | float)
+        and not (isinstance(item, float) and math.isnan(item))
+    ]
 
 
 def seconds(value: Any) -> float | None:
@@ -93,7 +101,10 @@ def _read_csv(where: str, file: Any, encoding: str) -> tuple[list[str], list[Lin
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
-        raise UserError(f"{where}: line {reader.line_num}: {error}") from None
+        raise UserError(
+            f"{where}: line {reader.line_num}: {error}; put cells that hold commas, quotes or "
+            "line breaks in double quotes, and double the quotes in them"
+        ) from None
     return columns, lines
 
 
@@ -114,20 +125,23 @@ def _line(where: str, columns: list[str], number: int, row: list[str]) -> Line:
     return Line(number, {name: cell.strip() for name, cell in zip(columns, row, strict=True)})
 
 
-def _read_parquet(where: str, file: Any, _: str) -> tuple[list[str], list[Line]]:
+def _read_parquet(where: str, file: Any) -> tuple[list[str], list[Line]]:
     try:
         table = pq.read_table(file)
-    except (pa.ArrowInvalid, OSError) as error:
+        rows = table.to_pylist()
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{where}: not a readable Parquet file: {first_line(error)}") from None
     lines = [
         Line(number, {name: text for cell in row.items() for name, text in _cells(*cell)})
-        for number, row in enumerate(table.to_pylist(), 1)
+        for number, row in enumerate(rows, 1)
     ]
-    return list(dict.fromkeys(name for line in lines for name in line.cells)), lines
+    listed = (name for line in lines for name in line.cells)
+    return list(dict.fromkeys([*table.column_names, *listed])), lines
 
 
 def _cells(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    found = [text.strip() for text in texts(value)]
     if isinstance(value, list):
-        yield from ((f"{name}_{i}", str(item).strip()) for i, item in enumerate(value, 1))
+        yield from ((f"{name}_{i}", text) for i, text in enumerate(found, 1))
     else:
-        yield name, "" if value is None else str(value).strip()
+        yield name, found[0] if found else ""

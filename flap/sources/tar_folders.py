@@ -11,7 +11,8 @@ from flap.sources.files import CorpusFiles
 from flap.sources.splits import SPLIT_NAMES
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_CLOTHO = {"test": "val", "valid": "test"}  # LAION's name → what the split truly is
+_CLOTHO = {"test": ("validation", "val"), "valid": ("evaluation", "test")}
+"""LAION's name → the split it truly is, by Clotho's name and by ours."""
 
 
 def tars_by_folder(files: CorpusFiles, config: TarsDataset, intake: Intake) -> dict[str, list[str]]:
@@ -36,7 +37,7 @@ def tars_by_folder(files: CorpusFiles, config: TarsDataset, intake: Intake) -> d
     if empty:
         intake.notes.append(f"no tars in {', '.join(empty)}")
     for folder in found:
-        if "clotho" in f"{files.root}/{folder}".lower():
+        if _is_clotho(files, folder):
             check_clotho(files, config, found)
             if PurePosixPath(folder).name in _CLOTHO:
                 intake.notes.append(_clotho_note(folder, config.splits[folder]))
@@ -60,8 +61,12 @@ def check_clotho(files: CorpusFiles, config: TarsDataset, folders: Iterable[str]
 
 
 def _clotho_note(folder: str, split: str) -> str:
-    truly = {"val": "validation", "test": "evaluation"}[_CLOTHO[PurePosixPath(folder).name]]
+    truly, _ = _CLOTHO[PurePosixPath(folder).name]
     return f"{folder} holds Clotho's {truly} split, by LAION's names; it is read as {split}"
+
+
+def _is_clotho(files: CorpusFiles, folder: str) -> bool:
+    return "clotho" in f"{files.root}/{folder}".lower()
 
 
 def _line(files: CorpusFiles, folders: Iterable[str], *, clotho: bool = False) -> str:
@@ -70,8 +75,8 @@ def _line(files: CorpusFiles, folders: Iterable[str], *, clotho: bool = False) -
     for folder in folders:
         name = PurePosixPath(folder).name.lower()
         guess = SPLIT_NAMES.get(name, "train")
-        if clotho or "clotho" in f"{files.root}/{folder}".lower():
-            guess = _CLOTHO.get(name, guess)
+        if name in _CLOTHO and (clotho or _is_clotho(files, folder)):
+            _, guess = _CLOTHO[name]
         guesses.append(f"{folder}: {guess}")
     return f"write `splits: {{{', '.join(guesses)}}}`"
 

@@ -28,6 +28,10 @@ class Member:
     json: bytes | None
     """Its content if it is JSON of a fair size."""
 
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix.lower()
+
 
 def read_members(file: IO[bytes]) -> Iterator[Member]:
     """Members of an uncompressed tar, in order; recordings are skipped, not read.

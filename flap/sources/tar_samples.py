@@ -20,10 +20,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from flap.sources.files import RECORDING_SUFFIXES, without_suffix
+from flap.sources.origins import freesound, youtube
 from flap.sources.tables import texts
 from flap.sources.tar_members import Member
 
@@ -50,14 +50,21 @@ class Description:
     licence: str = ""
     source: str = ""
     origin: str = ""
+    excerpt: str = ""
+    """Equal in samples that are one recording with several captions."""
     is_clotho: bool = False
     """Whether it quotes a line of Clotho's table of captions."""
 
 
+def is_other(suffix: str) -> bool:
+    """Whether a member with this suffix belongs to no sample."""
+    return suffix != ".json" and suffix not in RECORDING_SUFFIXES
+
+
 def pair(members: Sequence[Member]) -> Iterator[Sample]:
     """Samples in the order of their recordings, then each JSON that has no recording."""
-    audio = [member for member in members if _suffix(member) in RECORDING_SUFFIXES]
-    text = {without_suffix(m.name): m for m in members if _suffix(m) == ".json"}
+    audio = [member for member in members if member.suffix in RECORDING_SUFFIXES]
+    text = {without_suffix(m.name): m for m in members if m.suffix == ".json"}
     names = {without_suffix(member.name) for member in audio}
     loose_audio = Counter(_key(m.name) for m in audio if without_suffix(m.name) not in text)
     loose_text = Counter(_key(name) for name in text if name not in names)
@@ -98,27 +105,29 @@ def describe(json_text: bytes, tar: str) -> Description:
         licence=_first(both, "licence", "license"),
         source=_first(both, "source", *_LINKS),
         origin=_origin(both, original, tar),
+        excerpt=_excerpt(original),
         is_clotho=set(original) >= _CLOTHO_COLUMNS,
     )
 
 
 def _origin(both: Mapping[str, Any], original: Mapping[str, Any], tar: str) -> str:
-    if youtube := _first(both, "youtube_id"):
-        return f"youtube:{youtube}"
-    freesound = _first(both, "freesound_id", "sound_id")
-    if _FREESOUND.search(tar) or _FREESOUND.search(_first(both, *_LINKS)):
-        freesound = freesound or _first(original, "id", "fname")
-    return f"freesound:{freesound}" if freesound.isdecimal() else ""
+    found = youtube(_first(both, "youtube_id"))
+    found = found or freesound(_first(both, "freesound_id", "sound_id"))
+    if not found and (_FREESOUND.search(tar) or _FREESOUND.search(_first(both, *_LINKS))):
+        found = freesound(_first(original, "id", "fname"))
+    return found
+
+
+def _excerpt(original: Mapping[str, Any]) -> str:
+    """AudioCaps' excerpt, "" for other corpora: its tars hold an item for each caption."""
+    video, start = _first(original, "youtube_id"), _first(original, "start_time")
+    return f"{video}:{start.removesuffix('.0')}" if video and start else ""
 
 
 def _first(cells: Mapping[str, Any], *keys: str) -> str:
     """The first of the keys that has a text or a number, "" if none has."""
     found = (cells.get(key) for key in keys)
-    return next((str(cell) for cell in found if isinstance(cell, str | int) and cell != ""), "")
-
-
-def _suffix(member: Member) -> str:
-    return PurePosixPath(member.name).suffix.lower()
+    return next((text for cell in found if not isinstance(cell, list) for text in texts(cell)), "")
 
 
 def _key(name: str) -> str:

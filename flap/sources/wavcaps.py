@@ -11,13 +11,13 @@
          "download_link": "https://freesound.org/people/Tempouser/…", …}, …]}
 
 A recording is named by the entry's id, less an extension that the id may have. Ids of several
-parts are plain numbers, so where folders have the name of the table's folder ("FreeSound"), only
-recordings below them are taken.
+parts are plain numbers, so recordings below a folder with the name of the table's folder
+("FreeSound") are taken first, those below another part's folder never.
 
 An entry is of YouTube if its id is a "Y" and YouTube's eleven characters (AudioSet_SL), of
-Freesound if its id is a number and its links lead there; SoundBible and the BBC have no origin.
-The blacklists name ids of the parts AudioSet and FreeSound; they are compared by that origin.
-Everything is train.
+Freesound if its id is a number and the table lies in that part's folder or its links lead there;
+SoundBible and the BBC have no origin. The blacklists name ids of the parts AudioSet and FreeSound;
+they are compared by that origin. Everything is train.
 """
 
 import re
@@ -28,13 +28,19 @@ from typing import Any
 from flap.errors import UserError
 from flap.sources.config import WavCapsDataset
 from flap.sources.corpus import Intake, Item, Refused
-from flap.sources.files import CorpusFiles, in_folder
+from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, in_folder
+from flap.sources.origins import freesound, youtube
 from flap.sources.tables import read_json, seconds, texts
 
-_YOUTUBE = re.compile(r"Y([\w-]{11})")
-_EXTENSION = re.compile(r"\.(wav|flac|mp3|ogg)$")
+_EXTENSION = re.compile("(" + "|".join(map(re.escape, RECORDING_SUFFIXES)) + ")$", re.IGNORECASE)
 _FREESOUND_LINK = re.compile(r"freesound\.org|^/people/[^/]+/sounds/")
-_SITES = {"AudioSet": "youtube", "AudioSet_SL": "youtube", "FreeSound": "freesound"}
+_PARTS = ("AudioSet_SL", "FreeSound", "SoundBible", "BBC_Sound_Effects")
+_ORIGINS = {
+    "AudioSet": lambda name: youtube(name.removeprefix("Y")),
+    "AudioSet_SL": lambda name: youtube(name.removeprefix("Y")),
+    "FreeSound": freesound,
+}
+"""Part → the origin of an id; the blacklists call AudioSet_SL AudioSet."""
 
 
 def read_wavcaps(
@@ -47,13 +53,17 @@ def read_wavcaps(
     """
     entries = _entries(files, config.table)
     blacklist = _blacklist(files, config.blacklist) if config.blacklist else frozenset()
-    recordings = _recordings(files, PurePosixPath(config.table).parent.name)
+    part, found = PurePosixPath(config.table).parent.name, set[str]()
     for number, entry in enumerate(entries, 1):
-        item = _item(f"{config.table}, entry {number}", entry, recordings)
-        if item.origin and item.origin in blacklist:
-            yield Refused(item.where, item.recording, "blacklisted", f"in {config.blacklist}")
+        item = _item(f"{config.table}, entry {number}", entry, part, files)
+        if isinstance(item, Item) and item.origin in blacklist:
+            found.add(item.origin)
+            detail = f"in {config.blacklist}"
+            yield Refused(item.where, item.recording, "blacklisted", detail, item.split)
         else:
             yield item
+    if config.blacklist:
+        intake.notes.append(f"{len(found)} of {len(blacklist)} clips of the blacklist are here")
 
 
 def _entries(files: CorpusFiles, table: str) -> list[dict[str, Any]]:
@@ -64,57 +74,44 @@ def _entries(files: CorpusFiles, table: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _item(where: str, entry: dict[str, Any], recordings: dict[str, str]) -> Item:
+def _item(where: str, entry: dict[str, Any], part: str, files: CorpusFiles) -> Item | Refused:
     name = _EXTENSION.sub("", str(entry.get("id") or ""))
+    others = [other for other in _PARTS if other != part]
+    named = files.named(name, part, others) if name else []
+    if len(named) > 1 and not in_folder(named[0], part or "/"):
+        detail = f"several are named so: {', '.join(named)}; put the table into its part's folder"
+        return Refused(where, name, "missing", detail, "train")
     links = [link for key in ("download_link", "href") for link in texts(entry.get(key))]
     return Item(
         where=where,
-        recording=recordings.get(name, f"{name}.flac" if name else ""),
+        recording=named[0] if named else f"{name}.flac" if name else "",
         name=name,
         captions=texts(entry.get("caption")),
         labels=texts(entry.get("tags")),
         split="train",
         duration_s=seconds(entry.get("duration")),
         source=next(iter(links), ""),
-        origin=_origin(name, links),
+        origin=_origin(name, part, links),
     )
 
 
-def _origin(name: str, links: list[str]) -> str:
-    youtube = _YOUTUBE.fullmatch(name)
-    if youtube and not links:
-        return f"youtube:{youtube[1]}"
-    if name.isdecimal() and any(_FREESOUND_LINK.search(link) for link in links):
-        return f"freesound:{name}"
-    return ""
+def _origin(name: str, part: str, links: list[str]) -> str:
+    if part in _ORIGINS:
+        return _ORIGINS[part](name)
+    if name.startswith("Y") and not links:
+        return youtube(name.removeprefix("Y"))
+    return freesound(name) if any(_FREESOUND_LINK.search(link) for link in links) else ""
 
 
 def _blacklist(files: CorpusFiles, name: str) -> frozenset[str]:
     """The origins of the clips to leave out."""
     content = read_json(files, name)
-    if not isinstance(content, dict) or not set(content) <= set(_SITES):
-        raise UserError(f"{files.uri(name)}: expected {{part: [id, …]}}, parts {', '.join(_SITES)}")
-    return frozenset(
-        f"{_SITES[part]}:{_youtube_id(bare) if _SITES[part] == 'youtube' else bare}"
+    if not isinstance(content, dict) or not set(content) <= set(_ORIGINS):
+        parts = ", ".join(_ORIGINS)
+        raise UserError(f"{files.uri(name)}: expected {{part: [id, …]}}, parts {parts}")
+    origins = (
+        _ORIGINS[part](_EXTENSION.sub("", one))
         for part, ids in content.items()
-        for bare in (_EXTENSION.sub("", one) for one in texts(ids))
+        for one in texts(ids)
     )
-
-
-def _youtube_id(name: str) -> str:
-    match = _YOUTUBE.fullmatch(name)
-    return match[1] if match else name
-
-
-def _recordings(files: CorpusFiles, part: str) -> dict[str, str]:
-    """The part's recordings by name without extension."""
-    everything = {stem: names[0] for stem, names in files.recordings.items()}
-    if not part:
-        return everything
-    own = {
-        stem: name
-        for stem, names in files.recordings.items()
-        for name in names
-        if in_folder(name, part)
-    }
-    return own or everything
+    return frozenset(filter(None, origins))
