@@ -38,7 +38,8 @@ serve: setup ## Prefect server and worker on 127.0.0.1, until Ctrl-C
 	@python -m pipeline.serve
 
 clean: ## remove unfinished work and caches, never results
-	rm -rf data/.work .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .mypy_cache .ruff_cache .pytest_cache
+	@test ! -d data/.work || find data/.work -mindepth 3 -maxdepth 3 ! -name published -exec rm -rf {} +
 
 .venv/.done: pyproject.toml requirements/main.txt
 	@echo "making .venv (torch, DVC, Prefect, …)"

@@ -10,7 +10,8 @@ is expected of them:
     vs_memmap      MELS over `np.memmap` of one array that holds all clips: at least 0.8
 
 `layouts` has the same against `np.memmap` for ways to store and read the column, to choose by:
-as the audio stage does (ours); read by pyarrow, plain, snappy, zstd; typed nested lists (lists).
+as the audio stage does (ours); read by pyarrow, uncompressed (none), snappy, zstd; typed nested
+lists (lists).
 """
 
 import tempfile
@@ -25,15 +26,17 @@ import pyarrow.parquet as pq
 import soundfile
 import torch
 import typer
-from torchaudio.compliance import kaldi
 from torchaudio.functional import resample
 
+from benchmarks.fbank import kaldi_fbank
 from benchmarks.interleaved import interleaved, ratio, report
+from flap.audio.config import AudioConfig
 from flap.clips import MelReader
+from flap.config import load_section
 from flap.schemas import MELS, mel_bytes
 from flap.shards import open_rows
 
-CODECS = {"snappy": "snappy", "zstd": "zstd"}
+CODECS = ("none", "snappy", "zstd")
 
 
 def main(
@@ -43,6 +46,7 @@ def main(
     """Time reading MELS beside decoding recordings and beside a memory map."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+    config = load_section(Path("params.yaml"), "audio", AudioConfig)
     rng = np.random.default_rng(0)
     mels_CTF = rng.normal(-5, 4, (clips, 998, 128)).astype("<f2")
     with tempfile.TemporaryDirectory() as name:
@@ -54,7 +58,7 @@ def main(
         taken = interleaved(
             {
                 "memmap": lambda: _read_memmap(folder / "mels.npy", order),
-                "on_the_fly": lambda: [_decode(path) for path in recordings],
+                "on_the_fly": lambda: [_decode(path, config) for path in recordings],
             }
             | {layout: _reading(path, order) for layout, path in layouts.items()},
             seconds,
@@ -78,14 +82,14 @@ def main(
 def _write_layouts(folder: Path, mels_CTF: np.ndarray) -> dict[str, Path]:
     """The same clips as the audio stage stores them, compressed, and as typed nested lists."""
     np.save(folder / "mels.npy", mels_CTF)
-    paths = {name: folder / f"{name}.parquet" for name in ("ours", "plain", *CODECS, "lists")}
+    paths = {name: folder / f"{name}.parquet" for name in ("ours", *CODECS, "lists")}
     with open_rows(paths["ours"], MELS, {"n_mels": 128}) as rows:
         for i, mel_TF in enumerate(mels_CTF):
             rows.append(_row(i, mel_TF))
     table = pq.read_table(paths["ours"], columns=["n_frames", "mel"])
     options = {"row_group_size": MELS.row_group_rows, "use_dictionary": False}
-    for codec in ("plain", *CODECS):
-        pq.write_table(table, paths[codec], compression=CODECS.get(codec, "none"), **options)
+    for codec in CODECS:
+        pq.write_table(table, paths[codec], compression=codec, **options)
     flat = list(mels_CTF.reshape(len(mels_CTF), -1))
     nested = table.set_column(1, "mel", pa.array(flat, pa.list_(pa.float16())))
     pq.write_table(nested, paths["lists"], compression="none", **options)
@@ -147,17 +151,10 @@ def _use(mel_TF: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(mel_TF).float()
 
 
-def _decode(path: Path) -> torch.Tensor:
+def _decode(path: Path, config: AudioConfig) -> np.ndarray:
     samples_TC, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    waveform_1T = resample(torch.from_numpy(samples_TC.mean(1))[None], rate_hz, 16000)
-    return kaldi.fbank(
-        waveform_1T - waveform_1T.mean(),
-        htk_compat=True,
-        use_energy=False,
-        window_type="hanning",
-        num_mel_bins=128,
-        dither=0.0,
-    )
+    samples_T = resample(torch.from_numpy(samples_TC.mean(1)), rate_hz, config.sample_rate_hz)
+    return kaldi_fbank(samples_T.numpy(), config)
 
 
 def _check_same(parquet: Path, memmap: Path, clips: int) -> None:

@@ -13,14 +13,17 @@ and its `.venv`.
 """
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from flap.errors import UserError
+from flap.errors import UserError, first_line
 
 Item = TypeVar("Item")
 Outcome = tuple[Item, Exception | None]
@@ -33,10 +36,10 @@ def run_each(
     """Call `function(item)` for each item, and yield the items in the order they end.
 
     An exception is that item's outcome, and the others go on. If a process on this machine is
-    killed, every item that had not ended has that as its outcome.
+    killed, the items then at work have that as their outcome.
 
     Args:
-        max_jobs: the most processes on this machine at a time; one means in this process.
+        max_jobs: the most items at a time; one of them on this machine is in this process.
 
     Raises:
         UserError: FLAP_EXECUTOR or FLAP_JOBS makes no sense, or the engine is not installed.
@@ -55,8 +58,17 @@ def _attempt(project: str, function: Callable[[Item], None], item: Item) -> Exce
     try:
         function(item)
     except Exception as error:
-        return error
+        return _portable(error)
     return None
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself, or what it says where it cannot travel between processes."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {first_line(error)}")
+    return error
 
 
 def _on_processes(
@@ -66,16 +78,27 @@ def _on_processes(
     if not wanted.isdigit() or wanted == "0":
         raise UserError(f"FLAP_JOBS={wanted}: expected a number of processes")
     jobs = min(int(wanted), max_jobs or int(wanted), len(items))
-    left = set(range(len(items)))
-    run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    run = joblib.Parallel(
+        n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1
+    )
     attempt = partial(_numbered_attempt, _project(), function)
-    calls = (joblib.delayed(attempt)(i, item) for i, item in enumerate(items))
-    try:
-        for number, error in run(calls):
-            left.remove(number)
-            yield items[number], error
-    except BrokenProcessPool as error:
-        yield from ((items[number], error) for number in sorted(left))
+    left, out = set(range(len(items))), set[int]()
+
+    def calls() -> Iterator[Any]:
+        for number in sorted(left):
+            out.add(number)
+            yield joblib.delayed(attempt)(number, items[number])
+
+    while left:
+        try:
+            for number, error in run(calls()):
+                left.remove(number)
+                out.remove(number)
+                yield items[number], error
+        except BrokenProcessPool as error:
+            left -= out
+            yield from ((items[number], error) for number in sorted(out))
+            out.clear()
 
 
 def _numbered_attempt(
@@ -85,35 +108,43 @@ def _numbered_attempt(
 
 
 def _project() -> str:
-    return os.getcwd()  # noqa: PTH109
+    return str(Path.cwd())
 
 
 def _on_ray(
-    function: Callable[[Item], None], items: Sequence[Item], _: int | None
+    function: Callable[[Item], None], items: Sequence[Item], max_jobs: int | None
 ) -> Iterator[Outcome[Item]]:
     ray = _engine("ray", "ray")
     here = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
     with ray.init(include_dashboard=False, log_to_driver=False, **here):
-        remote = ray.remote(max_retries=_WORKER_DEATHS)(_attempt)
-        running = {remote.remote(_project(), function, item): item for item in items}
+        attempt = partial(ray.remote(max_retries=_WORKER_DEATHS)(_attempt).remote, _project())
+        waiting = iter(items)
+        running = {attempt(function, item): item for item in islice(waiting, max_jobs)}
         while running:
             (ended,), _others = ray.wait(list(running), num_returns=1)
             yield running.pop(ended), _result(partial(ray.get, ended))
+            running |= {attempt(function, item): item for item in islice(waiting, 1)}
 
 
 def _on_dask(
-    function: Callable[[Item], None], items: Sequence[Item], _: int | None
+    function: Callable[[Item], None], items: Sequence[Item], max_jobs: int | None
 ) -> Iterator[Outcome[Item]]:
     distributed = _engine("distributed", "dask")
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     here = {"threads_per_worker": 1, "dashboard_address": None}  # it listens on 127.0.0.1
     with distributed.Client(address, **({} if address else here)) as client:
-        attempt = partial(_attempt, _project(), function)
-        tasks = client.map(attempt, items, pure=False, retries=_WORKER_DEATHS)
-        item_of = dict(zip(tasks, items, strict=True))
-        for ended in distributed.as_completed(tasks):
-            yield item_of.pop(ended), _result(ended.result)
+        attempt = partial(client.submit, pure=False, retries=_WORKER_DEATHS)
+        call = partial(_attempt, _project(), function)
+        waiting = iter(items)
+        running = {attempt(call, item): item for item in islice(waiting, max_jobs)}
+        ending = distributed.as_completed(running)
+        for ended in ending:
+            yield running.pop(ended), _result(ended.result)
             ended.release()
+            for item in islice(waiting, 1):
+                task = attempt(call, item)
+                running[task] = item
+                ending.add(task)
 
 
 def _result(get: Callable[[], Exception | None]) -> Exception | None:

@@ -26,6 +26,7 @@ REJECTS_FOLDER = "_rejects"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 Row = dict[str, Any]
 _ONE_PAGE = 1 << 30  # bytes: a row group's values of a column are one page
+_GROUP_BYTES = 1 << 28  # a row group of long values ends early
 
 
 def shard_name(index: int) -> str:
@@ -67,13 +68,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 class RowWriter:
     """Rows one by one into a Parquet file; no more than a row group is held in memory."""
 
-    def __init__(self, writer: pq.ParquetWriter, row_group_rows: int) -> None:
-        self._writer, self._limit = writer, row_group_rows
+    def __init__(self, writer: pq.ParquetWriter, spec: TableSpec) -> None:
+        self._writer, self._spec = writer, spec
         self._rows: list[Row] = []
+        self._plain_bytes = 0
 
     def append(self, row: Row) -> None:
         self._rows.append(row)
-        if len(self._rows) == self._limit:
+        self._plain_bytes += sum(len(row[name]) for name in self._spec.plain)
+        if len(self._rows) == self._spec.row_group_rows or self._plain_bytes > _GROUP_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -82,7 +85,7 @@ class RowWriter:
             table = pa.Table.from_pylist(self._rows, schema=self._writer.schema)
             table.validate(full=True)
             self._writer.write_table(table)
-            self._rows = []
+            self._rows, self._plain_bytes = [], 0
 
 
 @contextmanager
@@ -101,7 +104,7 @@ def open_rows(path: Path, spec: TableSpec, provenance: Mapping[str, Any]) -> Ite
             data_page_size=_ONE_PAGE if spec.plain else None,
         ) as writer,
     ):
-        rows = RowWriter(writer, spec.row_group_rows)
+        rows = RowWriter(writer, spec)
         yield rows
         rows.flush()
 

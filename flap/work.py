@@ -132,11 +132,12 @@ def run_shards(
 
     Args:
         made_from: what, beside parameters and code, decides a shard's content.
-        max_jobs: the most processes on this machine at a time.
+        max_jobs: the most shards at a time.
 
     Raises:
-        Exception: what a shard failed with each time; the others are done, and kept.
+        Exception: what a shard failed with each time; finished ones are kept.
     """
+    _forget_others(work.folder, shards)
     make = _MakeShard(function, work.folder, work.notes, work.out, work.published_notes, made_from)
     left = list(shards)
     with tqdm(desc=desc, total=len(shards), unit="shard") as progress:
@@ -175,12 +176,25 @@ class _MakeShard:
         key = hashlib.sha256(made_from.encode()).hexdigest()
         if _is_made(target, note, key):
             return
+        for left_over in [*_side_files(self.folder, shard), target]:
+            left_over.unlink(missing_ok=True)
         published = self.out / shard.name
         if _is_made(published, self.published_notes / shard.name, key):
             _link([*_side_files(self.out, shard), published], self.out, self.folder)
         else:
             self.function(shard, target)
         _take_note(target, note, key)
+
+
+def _forget_others(folder: Path, shards: Sequence[Path]) -> None:
+    """Remove from a killed run's work what its inputs no longer name."""
+    names, stems = {shard.name for shard in shards}, {shard.stem for shard in shards}
+    for made in [*folder.glob("shard-*.parquet"), *folder.glob("_*/shard-*.parquet")]:
+        if made.name not in names:
+            made.unlink()
+    for beside in folder.glob("_*/shard-*/"):
+        if beside.is_dir() and beside.name not in stems:
+            shutil.rmtree(beside)
 
 
 def _is_made(target: Path, note: Path, key: str) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -45,6 +46,7 @@ LIBAV = {
     "mkv": ("matroska", "aac", {}),
     "lame": ("mp3", "libmp3lame", {}),
 }
+BARE_MP3 = ("mp3", "libmp3lame", {"write_xing": "0", "id3v2_version": "0"})
 FORMATS = [*SNDFILE, *LIBAV]
 
 
@@ -57,11 +59,16 @@ def noise(seconds: float, rate_hz: int, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.1, shape).astype("f4")
 
 
-def encoded(kind: str, samples: np.ndarray, rate_hz: int) -> bytes:
-    """Samples (n,) or (n, channels) as a whole file."""
+def encoded(kind: str, samples: np.ndarray, rate_hz: int, start_s: float = 0.0) -> bytes:
+    """Samples (n,) or (n, channels) as a whole file; "bare mp3" does not count its frames.
+
+    Args:
+        start_s: when the sound begins, in what PyAV writes.
+    """
     frames_TC = samples if samples.ndim == 2 else samples[:, None]
-    if kind in LIBAV:
-        return _libav(*LIBAV[kind], frames_TC, rate_hz)
+    if kind in LIBAV or kind == "bare mp3":
+        container = LIBAV.get(kind, BARE_MP3)
+        return _libav(*container, frames_TC, rate_hz, start_s)
     container, subtype = SNDFILE[kind]
     buffer = io.BytesIO()
     soundfile.write(buffer, frames_TC, rate_hz, format=container, subtype=subtype)
@@ -69,23 +76,29 @@ def encoded(kind: str, samples: np.ndarray, rate_hz: int) -> bytes:
 
 
 def _libav(
-    container: str, codec: str, options: dict[str, str], frames_TC: np.ndarray, rate_hz: int
+    container: str,
+    codec: str,
+    options: dict[str, str],
+    frames_TC: np.ndarray,
+    rate_hz: int,
+    start_s: float,
 ) -> bytes:
     buffer = io.BytesIO()
     layout = "mono" if frames_TC.shape[1] == 1 else "stereo"
     with av.open(buffer, "w", format=container, options=options) as output:
         stream = output.add_stream(codec, rate=rate_hz)
         stream.layout = layout
-        encode(output, stream, frames_TC, layout)
+        encode(output, stream, frames_TC, layout, round(start_s * rate_hz))
     return buffer.getvalue()
 
 
 def encode(
-    output: av.container.OutputContainer, stream, frames_TC: np.ndarray, layout: str
+    output: av.container.OutputContainer, stream, frames_TC: np.ndarray, layout: str, start: int = 0
 ) -> None:
     planes = np.ascontiguousarray(frames_TC.T)
     frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
     frame.sample_rate = stream.rate
+    frame.pts, frame.time_base = start, Fraction(1, stream.rate)
     packed = av.AudioResampler(format=stream.format.name, layout=layout, rate=stream.rate)
     for part in [*packed.resample(frame), None]:
         output.mux(stream.encode(part))

@@ -137,3 +137,54 @@ def test_why_a_file_is_unreadable_is_said_alike_each_time() -> None:
             decode(b"RIFF this is no sound" * 5, 12.0)
         messages.add(caught.value.detail)
     assert len(messages) == 1 and "0x" not in messages.pop()
+
+
+@pytest.mark.parametrize("id3", [b"", b"ID3\x04\0\0\0\0\x02\0" + bytes(256)])
+@pytest.mark.parametrize("seconds", [0.4, 3.0])
+def test_mp3_without_a_count_of_frames_is_heard_whole(seconds: float, id3: bytes) -> None:
+    data = encoded("bare mp3", noise(seconds, 44100), 44100)
+    recording = decode(id3 + data, 12.0)
+    assert recording.duration_s == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "opus"])
+def test_ogg_streams_one_after_the_other_are_heard(kind: str) -> None:
+    data = encoded(kind, tone(1.0, 48000), 48000) * 3
+    assert decode(data, 12.0).duration_s == pytest.approx(3.0, abs=0.1)
+    assert reason(data[:-1000]) == "unreadable"
+
+
+@pytest.mark.parametrize("kind", ["mkv", "webm"])
+def test_sound_that_begins_late_is_whole(kind: str) -> None:
+    data = encoded(kind, noise(2.0, 48000), 48000, start_s=3.0)
+    assert decode(data, 12.0).duration_s == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["m4a", "caf"])
+def test_a_tag_behind_the_last_box_is_no_box(kind: str) -> None:
+    data = encoded(kind, noise(1.0, 44100), 44100) + b"TAG" + b"title".ljust(125)
+    assert decode(data, 12.0).duration_s == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_short_file_has_little_slack() -> None:
+    data = encoded("wav", noise(0.12, 16000), 16000)
+    assert reason(data[:-900]) == "unreadable"
+    size = (len(data) - 8 - 1920).to_bytes(4, "little")
+    assert reason(data[:4] + size + data[8:-1920]) == "unreadable"  # its samples say otherwise
+
+
+@pytest.mark.parametrize("rate_hz", [1, 999, 1_000_001, 1_000_000_000])
+def test_absurd_rates_are_unreadable(rate_hz: int) -> None:
+    data = bytearray(encoded("wav", noise(1.0, 16000), 16000))
+    data[24:28] = rate_hz.to_bytes(4, "little")
+    with pytest.raises(Rejected, match=f"a sample rate of {rate_hz} Hz"):
+        decode(bytes(data), 12.0)
+
+
+def test_too_little_memory_is_not_the_recordings_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "MonoBlocks", full)
+    with pytest.raises(MemoryError):
+        decode(encoded("wav", noise(1.0, 16000), 16000), 12.0)

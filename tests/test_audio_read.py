@@ -112,3 +112,34 @@ def test_identity_changes_with_the_file(uri: str) -> None:
 def test_identity_of_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "loop.wav").symlink_to("loop.wav")
     assert identity(str(tmp_path / "loop.wav")) == "unreadable"
+
+
+@pytest.mark.parametrize(("status", "is_reject"), [(404, True), (410, True), (403, False)])
+def test_a_store_that_fails_is_no_reject(
+    status: int, is_reject: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StatusError(Exception):
+        pass
+
+    def answer(*_: object) -> None:
+        cause = StatusError("from the server")
+        cause.status = status  # type: ignore[attr-defined]
+        raise FileNotFoundError("http://h/x.wav") from cause
+
+    monkeypatch.setattr("flap.audio.read._filesystem", answer)
+    with pytest.raises(Rejected if is_reject else FileNotFoundError):
+        read_recording("http://h/x.wav", None, None, 100)
+
+
+def test_credentials_that_ran_out_are_no_reject(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*_: object) -> None:
+        raise PermissionError("ExpiredToken")
+
+    monkeypatch.setattr("flap.audio.read._filesystem", answer)
+    with pytest.raises(PermissionError):
+        read_recording("s3://b/x.wav", None, None, 100)
+
+
+def test_colons_in_a_name_are_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a::b.wav").write_bytes(b"12345")
+    assert read_recording(f"file://{tmp_path}/a::b.wav", 1, 3, 100) == b"234"

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from pydantic import RootModel
+from pydantic import RootModel, ValidationError
 
-from flap.config import Section, load_section
+from flap.audio.config import AudioConfig
+from flap.config import Section, load_section, read_params
 from flap.errors import UserError
 
 
@@ -68,3 +69,23 @@ def test_wrong_key_inside_a_map_is_named(tmp_path: Path) -> None:
 def test_missing_file_says_where_to_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run from the project's root"):
         load_section(tmp_path / "params.yaml", "outer", Outer)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hop_ms", 0.0),
+        ("hop_ms", 2000.0),
+        ("frame_ms", 0.0),
+        ("n_mels", 0),
+        ("sample_rate_hz", 0),
+        ("max_megabytes", float("inf")),
+        ("max_seconds", float("nan")),
+        ("max_seconds", 0.01),
+    ],
+)
+def test_a_front_end_that_cannot_be_is_refused(key: str, value: float) -> None:
+    values = read_params(Path(__file__).parents[1] / "params.yaml")["audio"]
+    AudioConfig.model_validate(values)
+    with pytest.raises(ValidationError):
+        AudioConfig.model_validate(values | {key: value})

@@ -82,3 +82,43 @@ def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UserError, match=r"ray is not installed.*\[ray\]"):
         list(run_each(print, ["x"]))
+
+
+def test_others_go_on_when_a_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAP_JOBS", "2")
+    monkeypatch.chdir(tmp_path)
+    outcomes = dict(run_each(acting(tmp_path), ["die", *(f"{i}" for i in range(20))]))
+    assert len(outcomes) == 21
+    assert sum(error is not None for error in outcomes.values()) <= 3  # those then at work
+
+
+def test_an_error_that_cannot_travel_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LocalError(Exception):
+        def __init__(self, first: str, second: str) -> None:
+            super().__init__(f"{first} and {second}")
+
+    def fail(item: str) -> None:
+        raise LocalError(item, "more")
+
+    monkeypatch.setenv("FLAP_JOBS", "2")
+    outcomes = dict(run_each(fail, ["a", "b"]))
+    assert "LocalError: a and more" in str(outcomes["a"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ray", "dask"])
+def test_no_more_at_a_time_than_asked_for(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAP_EXECUTOR", engine)
+    monkeypatch.chdir(tmp_path)
+
+    def alone(_: str) -> None:
+        Path("busy").touch(exist_ok=False)
+        Path("busy").unlink()
+
+    assert set(dict(run_each(alone, list("abcdef"), max_jobs=1)).values()) == {None}

@@ -119,3 +119,11 @@ def test_folder_without_shards_says_what_to_run(tmp_path: Path) -> None:
         shard_paths(tmp_path)
     with pytest.raises(UserError, match="dvc repro"):
         read_folder(tmp_path, CLIPS)
+
+
+def test_long_values_end_a_row_group_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flap.shards._GROUP_BYTES", 1000)
+    row = dict.fromkeys(MELS.schema({}).names, 0) | {"mel": bytes(600), "loudness_lufs": None}
+    row |= dict.fromkeys(("clip_id", "sha256", "mel_xxh3"), "x")
+    write_rows(tmp_path / "x.parquet", [row] * 5, MELS, {})
+    assert pq.read_metadata(tmp_path / "x.parquet").num_row_groups == 3

@@ -76,6 +76,26 @@ def test_finished_shards_are_found_again_and_published(data: Path, tmp_path: Pat
     assert count_rows(data / "out/x/_rejects") == 3
 
 
+def test_what_a_killed_run_made_of_other_inputs_is_gone(data: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    run(data, log, publish=False)
+    (data / "in/x" / NAMES[2]).unlink()
+    run(data, log)
+    assert count_rows(data / "out/x") == count_rows(data / "out/x/_rejects") == 2
+    assert not (data / "out/x/_recordings/shard-00002").exists()
+
+
+def test_side_files_of_a_killed_run_are_gone(data: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    run(data, log)
+    work = Work.open(data / "out/x", "f")
+    stale = work.folder / "_rejects" / NAMES[0]
+    write_rejects(stale, [reject("0"), reject("1")], {})
+    del work
+    run(data, log)
+    assert count_rows(data / "out/x/_rejects") == 3
+
+
 def test_what_else_a_stage_left_goes_when_it_is_published(data: Path, tmp_path: Path) -> None:
     work = run(data, tmp_path / "log", publish=False)
     (work.folder.parent / "server.log").write_text("ready")

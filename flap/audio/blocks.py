@@ -3,6 +3,18 @@
 import numpy as np
 
 from flap.audio.levels import count_clipped
+from flap.audio.rejected import Rejected
+
+_LEAST_RATE_HZ, _MOST_RATE_HZ = 1000, 1_000_000
+
+
+def check_rate(rate_hz: int) -> None:
+    """
+    Raises:
+        Rejected: no recording of sound has such a rate; its seconds could fill the memory.
+    """
+    if not _LEAST_RATE_HZ <= rate_hz <= _MOST_RATE_HZ:
+        raise Rejected("unreadable", f"a sample rate of {rate_hz} Hz")
 
 
 class MonoBlocks:

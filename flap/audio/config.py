@@ -1,29 +1,33 @@
 """Section `audio` of params.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from flap.config import Section
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class AudioConfig(Section):
     """Front end of MAViL/AudioMAE; its values travel in the metadata of every MELS shard."""
 
-    sample_rate_hz: int
-    n_mels: int
-    frame_ms: float
-    hop_ms: float
+    sample_rate_hz: Annotated[int, Field(ge=1000)]
+    n_mels: Annotated[int, Field(ge=3)]
+    frame_ms: Positive
+    hop_ms: Positive
     window: Literal["hanning", "hamming", "povey"]
-    max_seconds: float
-    min_seconds: float
-    min_peak: float
-    max_megabytes: float
+    max_seconds: Positive
+    min_seconds: Positive
+    min_peak: Annotated[float, Field(ge=0)]
+    max_megabytes: Positive
 
     @model_validator(mode="after")
     def _fits(self) -> "AudioConfig":
         if self.min_seconds * 1000 < self.frame_ms or self.max_seconds < self.min_seconds:
             raise ValueError("need frame_ms <= min_seconds <= max_seconds")
+        if self.hop_ms > self.frame_ms or self.hop_samples < 1:
+            raise ValueError("need a hop_ms of a sample at least and frame_ms at most")
         return self
 
     @property

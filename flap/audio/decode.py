@@ -11,11 +11,11 @@ from io import BytesIO
 import numpy as np
 import soundfile
 
-from flap.audio.blocks import MonoBlocks
+from flap.audio.blocks import MonoBlocks, check_rate
 from flap.audio.decode_av import decode_av
 from flap.audio.levels import peak
 from flap.audio.rejected import Rejected
-from flap.audio.truncation import check_whole
+from flap.audio.truncation import check_whole, counts_frames
 from flap.errors import first_line
 
 _BLOCK_SAMPLES = 1 << 20  # 4 MB
@@ -46,12 +46,12 @@ def decode(data: bytes, max_seconds: float) -> Recording:
     check_whole(data)
     try:
         recording = _decode_soundfile(data, max_seconds)
-    except Rejected:
+    except (Rejected, MemoryError):
         raise
     except Exception as first:  # on a broken file a decoder may fail in any way
         try:
             recording = _recording(*decode_av(data, max_seconds))
-        except Rejected:
+        except (Rejected, MemoryError):
             raise
         except Exception as second:
             # libsndfile's whole message names an address, and equal shards have equal bytes.
@@ -65,6 +65,9 @@ def decode(data: bytes, max_seconds: float) -> Recording:
 
 def _decode_soundfile(data: bytes, max_seconds: float) -> Recording:
     with soundfile.SoundFile(BytesIO(data)) as file:
+        check_rate(file.samplerate)
+        if not counts_frames(data, file.format):
+            raise ValueError("does not say how long it is")
         blocks = MonoBlocks(int(min(file.frames, max_seconds * file.samplerate)))
         while blocks.left:
             frames_TC = file.read(_block_frames(file, blocks.left), "float32", always_2d=True)

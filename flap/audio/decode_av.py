@@ -8,7 +8,7 @@ from itertools import chain
 
 import av
 
-from flap.audio.blocks import MonoBlocks
+from flap.audio.blocks import MonoBlocks, check_rate
 from flap.audio.rejected import Rejected
 
 _SLACK_FRAMES, _SLACK_SHARE = 4, 0.01  # codec frames of padding; rounding of declared lengths
@@ -28,20 +28,21 @@ def decode_av(data: bytes, max_seconds: float) -> tuple[MonoBlocks, int, int, fl
         if not container.streams.audio:
             raise Rejected("unreadable", f"{container.format.long_name} without sound")
         stream = container.streams.audio[0]
-        blocks, rate_hz, channels = _decode(container, stream, max_seconds)
+        blocks, rate_hz, channels, end_s = _decode(container, stream, max_seconds)
         decoded_s, declared_s = blocks.n_frames / rate_hz, _declared_seconds(container, stream)
         if not blocks.left:
             guessed_s = container.duration / av.time_base if container.duration else 0.0
             return blocks, rate_hz, channels, max(decoded_s, declared_s or guessed_s)
         slack = (stream.codec_context.frame_size or _USUAL_FRAME) * _SLACK_FRAMES / rate_hz
-        if declared_s and decoded_s + slack < declared_s * (1 - _SLACK_SHARE):
+        if declared_s and max(decoded_s, end_s) + slack < declared_s * (1 - _SLACK_SHARE):
             raise Rejected("unreadable", f"truncated: {decoded_s:.2f} of {declared_s:.2f} s")
         return blocks, rate_hz, channels, decoded_s
 
 
 def _decode(
     container: av.container.InputContainer, stream: av.AudioStream, max_seconds: float
-) -> tuple[MonoBlocks, int, int]:
+) -> tuple[MonoBlocks, int, int, float]:
+    """Blocks, rate in Hz, channels, and when the sound ends: it may begin late, or pause."""
     # Interleaved float, rate and layout as they are. Not planar: of 8 channels and more PyAV
     # reads a plane too many, and the process dies.
     resampler = av.AudioResampler(format="flt", frame_size=_BLOCK_FRAMES)
@@ -51,13 +52,16 @@ def _decode(
         raise Rejected("empty", "no samples")
     # Of the first frame, not of the stream: some headers say half of it.
     rate_hz, channels = first.sample_rate, first.layout.nb_channels
-    blocks = MonoBlocks(int(max_seconds * rate_hz))
+    check_rate(rate_hz)
+    blocks, end_s = MonoBlocks(int(max_seconds * rate_hz)), 0.0
     for frame in chain([first], frames, [None]):  # None: what the resampler still holds
+        if frame is not None and frame.time is not None:
+            end_s = max(end_s, frame.time + frame.samples / rate_hz)
         for block in resampler.resample(frame):
             blocks.append(block.to_ndarray().reshape(-1, channels))
         if not blocks.left:
             break
-    return blocks, rate_hz, channels
+    return blocks, rate_hz, channels, end_s
 
 
 def _declared_seconds(

@@ -18,6 +18,8 @@ from flap.audio.resample import RESAMPLER, resample
 from flap.schemas import CLIPS, MELS, mel_bytes
 from flap.shards import REJECTS_FOLDER, Row, open_rows, read_table, write_rejects
 
+_COLUMNS = ["clip_id", "split", "uri", "offset", "n_bytes"]
+
 
 def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
     """Write `target` (MELS) and `_rejects/<same name>` beside it; every row ends in one.
@@ -30,7 +32,7 @@ def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
     torch.set_num_threads(1)  # one process a core does the parallel work
     rejects: list[Row] = []
     front_end = config.model_dump() | {"resampler": RESAMPLER, "mel": "natural log, float16"}
-    rows = read_table(clips, CLIPS, ["clip_id", "split", "uri", "offset", "n_bytes"]).to_pylist()
+    rows = read_table(clips, CLIPS, _COLUMNS).to_pylist()
     with open_rows(target, MELS, front_end) as writer:
         for row in rows:
             clip_id = {"clip_id": row["clip_id"]}
@@ -45,8 +47,7 @@ def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
 
 def recordings_of(clips: Path) -> str:
     """What, beside the front end, decides the MELS of a CLIPS shard: its recordings, unread."""
-    columns = ["clip_id", "uri", "offset", "n_bytes"]
-    rows = read_table(clips, CLIPS, columns).to_pylist()
+    rows = read_table(clips, CLIPS, _COLUMNS).to_pylist()
     found = {uri: identity(uri) for uri in {row["uri"] for row in rows}}
     return json.dumps([[*row.values(), found[row["uri"]]] for row in rows])
 

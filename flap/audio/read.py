@@ -16,6 +16,7 @@ from flap.errors import UserError, first_line
 
 _GONE = (FileNotFoundError, NotADirectoryError)
 _SHUT = (PermissionError, IsADirectoryError)
+_ARCHIVES = ("zip://", "tar://")
 # What file systems call the stamp of a file's content or of its last change.
 _STAMPS = ("ETag", "etag", "blob_id", "md5Hash", "mtime", "LastModified", "updated", "created")
 
@@ -102,6 +103,9 @@ def _stop(uri: str, size: int | None, start: int, n_bytes: int | None, max_bytes
 
 def _filesystem(uri: str) -> tuple[Any, str]:
     try:
+        if "::" in uri and not uri.startswith(_ARCHIVES):  # in a name, not fsspec's chain
+            filesystem = fsspec.filesystem(uri.partition("://")[0])
+            return filesystem, filesystem._strip_protocol(uri)
         return fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
         raise UserError(f"{uri}: no file system for such a URL: {first_line(error)}") from error
@@ -111,7 +115,17 @@ def _rejected(uri: str, error: OSError) -> Rejected | None:
     """The reject that an error of the file system is, if it is the file's own fault."""
     why = f"{uri}: {error.strerror or first_line(error)}"
     if isinstance(error, _GONE) or error.errno == errno.ENAMETOOLONG:
-        return Rejected("missing", why)
+        return None if _is_outage(error) else Rejected("missing", why)
+    if isinstance(error, PermissionError) and _is_url(uri):
+        return None  # credentials that have run out shut every file
     if isinstance(error, _SHUT) or error.errno == errno.ELOOP:
         return Rejected("unreadable", why)
     return None
+
+
+def _is_outage(error: OSError) -> bool:
+    """fsspec's HTTP client says "not found" whatever went wrong; the cause says what."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, FileNotFoundError):
+        return False
+    return getattr(cause, "status", None) not in (404, 410)

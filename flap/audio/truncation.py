@@ -6,13 +6,22 @@ What the header does not tell, `flap.audio.decode` sees from the number of sampl
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 from flap.audio.rejected import Rejected
 
-_SLACK_BYTES = 1024  # padding and tags that writers count or forget
-_UNKNOWN = (0, 0xFFFFFFFF)  # lengths that a writer to a pipe leaves in the header
+_SLACK_BYTES, _SLACK_SHARE = 1024, 0.02  # padding and tags that writers count or forget
+_LEAST_UNKNOWN = 0x7FFFF000  # writers to a pipe put such lengths into the header, or 0
 _MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
-_OGG_HEADER, _OGG_END_OF_STREAM = 27, 4
+_OGG_HEADER, _OGG_FIRST, _OGG_LAST = 27, 2, 4
+_XING_FRAMES, _XING_BYTES = 1, 2
+# What follows the last of these is a tag that a player put there.
+_MP4_BOXES = frozenset(
+    b"ftyp styp moov moof mdat mfra sidx ssix free skip wide uuid meta pnot udta emsg prft".split()
+)
+_CAF_CHUNKS = frozenset(
+    b"desc data pakt kuki chan free info uuid strg mark regn midi ovvw peak umid edct inst".split()
+)
 
 
 def check_whole(data: bytes) -> None:
@@ -28,17 +37,55 @@ def check_whole(data: bytes) -> None:
         _mp4_bytes if data[4:8] == b"ftyp" else _DECLARED_BYTES.get(data[:4], _mp3_bytes)
     )
     declared = declared_bytes(data)
-    if declared is not None and declared - _SLACK_BYTES > len(data):
-        raise Rejected("unreadable", f"truncated: {len(data)} of {declared} bytes")
+    if declared is not None:
+        slack = min(_SLACK_BYTES, declared * _SLACK_SHARE)
+        if declared - slack > len(data):
+            raise Rejected("unreadable", f"truncated: {len(data)} of {declared} bytes")
+
+
+def counts_frames(data: bytes, container: str) -> bool:
+    """Whether libsndfile's number of frames is the file's own word, and of all of it.
+
+    It guesses for an MP3 without that number, and of Ogg streams one after the other it sees the
+    first.
+
+    Args:
+        container: as `soundfile.SoundFile.format` calls it.
+    """
+    if container == "MP3":
+        xing = _xing(data)
+        return xing is not None and bool(xing.flags & _XING_FRAMES)
+    return container != "OGG" or not _is_chained(data)
 
 
 def _check_ogg(data: bytes) -> None:
     """A whole stream ends with a whole page that is marked as the last."""
-    page = data[data.rfind(b"OggS") :]
-    segments = page[_OGG_HEADER : _OGG_HEADER + page[26]] if len(page) >= _OGG_HEADER else b""
-    size = _OGG_HEADER + len(segments) + sum(segments)
-    if not segments or len(page) < size or not page[5] & _OGG_END_OF_STREAM:
+    start = data.rfind(b"OggS")
+    if not data[start + 5 : start + 6] or not data[start + 5] & _OGG_LAST:
         raise Rejected("unreadable", "truncated: the Ogg stream has no last page")
+    if _ogg_page_end(data, start) > len(data):
+        raise Rejected("unreadable", "truncated: the last page of the Ogg stream is cut off")
+
+
+def _is_chained(data: bytes) -> bool:
+    position, ended = 0, False
+    while data.startswith(b"OggS", position) and position + _OGG_HEADER <= len(data):
+        flags = data[position + 5]
+        if ended and flags & _OGG_FIRST:
+            return True
+        ended |= bool(flags & _OGG_LAST)
+        position = _ogg_page_end(data, position)
+    return False
+
+
+def _ogg_page_end(data: bytes, start: int) -> int:
+    segments = _big(data, start + 26, 1)
+    sizes = data[start + _OGG_HEADER : start + _OGG_HEADER + segments]
+    return start + _OGG_HEADER + segments + sum(sizes)
+
+
+def _is_unknown(size: int) -> bool:
+    return size == 0 or size >= _LEAST_UNKNOWN
 
 
 def _little(data: bytes, start: int, size: int = 4) -> int:
@@ -50,8 +97,16 @@ def _big(data: bytes, start: int, size: int = 4) -> int:
 
 
 def _riff_bytes(data: bytes) -> int | None:
-    size = _little(data, 4)
-    return None if size in _UNKNOWN else size + 8
+    """By the whole's length and by that of the samples; one of them may be wrong or unknown."""
+    ends = [_known(_little(data, 4), 8)]
+    position = 12
+    while position + 8 <= len(data):
+        size = _little(data, position + 4)
+        if data.startswith(b"data", position):
+            ends.append(_known(size, position + 8))
+            break
+        position += 8 + size + size % 2
+    return max((end for end in ends if end is not None), default=None)
 
 
 def _rf64_bytes(data: bytes) -> int | None:
@@ -59,8 +114,7 @@ def _rf64_bytes(data: bytes) -> int | None:
 
 
 def _form_bytes(data: bytes) -> int | None:
-    size = _big(data, 4)
-    return None if size in _UNKNOWN else size + 8
+    return _known(_big(data, 4), 8)
 
 
 def _w64_bytes(data: bytes) -> int | None:
@@ -68,12 +122,22 @@ def _w64_bytes(data: bytes) -> int | None:
 
 
 def _au_bytes(data: bytes) -> int | None:
-    size = _big(data, 8)
-    return None if size in _UNKNOWN else size + _big(data, 4)
+    return _known(_big(data, 8), _big(data, 4))
 
 
-def _mp3_bytes(data: bytes) -> int | None:
-    """By the Xing or Info tag, which an encoder that can seek puts into the first frame."""
+def _known(size: int, start: int) -> int | None:
+    return None if _is_unknown(size) else start + size
+
+
+class _Xing(NamedTuple):
+    """The tag that an encoder which can seek puts into an MP3's first frame."""
+
+    frame: int
+    flags: int
+    fields: int  # where they begin
+
+
+def _xing(data: bytes) -> _Xing | None:
     start = 0
     while data[start : start + 3] == b"ID3":
         sizes = data[start + 6 : start + 10]
@@ -82,17 +146,20 @@ def _mp3_bytes(data: bytes) -> int | None:
     tag = re.search(rb"\xff[\xe2-\xff].{7,38}(?:Xing|Info)\x00\x00\x00", frame, re.DOTALL)
     if tag is None or tag.start() or len(frame) <= tag.end():
         return None
-    flags, position = frame[tag.end()], start + tag.end() + 1
-    if not flags & 2:
+    return _Xing(start, frame[tag.end()], start + tag.end() + 1)
+
+
+def _mp3_bytes(data: bytes) -> int | None:
+    xing = _xing(data)
+    if xing is None or not xing.flags & _XING_BYTES:
         return None
-    size = _big(data, position + 4 * (flags & 1))
-    return None if size in _UNKNOWN else start + size
+    return _known(_big(data, xing.fields + 4 * (xing.flags & _XING_FRAMES)), xing.frame)
 
 
 def _mp4_bytes(data: bytes) -> int | None:
     """To the end of the last box; boxes follow one another."""
     position = 0
-    while position + 8 <= len(data):
+    while data[position + 4 : position + 8] in _MP4_BOXES:
         size = _big(data, position)
         if size == 1:
             size = _big(data, position + 8, 8)
@@ -105,7 +172,7 @@ def _mp4_bytes(data: bytes) -> int | None:
 def _caf_bytes(data: bytes) -> int | None:
     """To the end of the last chunk."""
     position = 8
-    while position + 12 <= len(data):
+    while data[position : position + 4] in _CAF_CHUNKS:
         size = _big(data, position + 4, 8)
         if size == 0xFFFFFFFFFFFFFFFF:
             return None

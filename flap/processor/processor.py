@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from transformers import (
     AutoFeatureExtractor,
     AutoProcessor,
@@ -19,7 +20,7 @@ from transformers import (
 )
 
 from flap.audio.config import AudioConfig
-from flap.audio.fbank import log_mel
+from flap.audio.fbank import fbank
 from flap.audio.resample import resample
 from flap.model.flap import FlapModel
 from flap.model.flap_config import FlapConfig
@@ -50,7 +51,11 @@ class FlapFeatureExtractor(FeatureExtractionMixin):
         self.clip_frames, self.fusion = clip_frames, fusion
 
     def __call__(
-        self, audio: Waveform | Sequence[Waveform], sampling_rate: int, return_tensors: str = "pt"
+        self,
+        audio: Waveform | Sequence[Waveform],
+        sampling_rate: int,
+        return_tensors: str = "pt",
+        device: str = "cpu",
     ) -> BatchFeature:
         """`input_features` (B, C, T, F) and `is_longer` (B,) as tensors.
 
@@ -58,16 +63,17 @@ class FlapFeatureExtractor(FeatureExtractionMixin):
             audio: one mono waveform or several, full scale = 1, of any rate.
             sampling_rate: of all of them, Hz; another than the front end's is resampled.
             return_tensors: PyTorch's alone.
+            device: where the log-mels are computed; the tensors are on the CPU.
 
         Raises:
             ValueError: a waveform is not mono, not of floats, not finite, or shorter than a frame.
         """
         _check_tensors(return_tensors)
         config = AudioConfig.model_validate(self.front_end)
+        heard = [_heard(one, sampling_rate, config) for one in _batch(audio)]
+        mels = fbank(config, torch.device(device))([one.to(device) for one in heard])
         windows = middle_windows(
-            (_log_mel(one, sampling_rate, config) for one in _batch(audio)),
-            self.clip_frames,
-            self.fusion,
+            (mel_TF.cpu().numpy() for mel_TF in mels), self.clip_frames, self.fusion
         )
         return BatchFeature({"input_features": windows.mel_BCTF, "is_longer": windows.longer_B})
 
@@ -82,7 +88,8 @@ def _check_tensors(return_tensors: str) -> None:
         raise ValueError(f"return_tensors is '{return_tensors}': only PyTorch's, 'pt', are made")
 
 
-def _log_mel(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> np.ndarray:
+def _heard(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> torch.Tensor:
+    """A waveform at the front end's rate, up to its cap."""
     if samples.ndim != 1 or len(samples) <= _MOST_CHANNELS:
         raise ValueError(f"a waveform has the shape {samples.shape}: average its channels first")
     if not np.issubdtype(samples.dtype, np.floating):
@@ -92,7 +99,7 @@ def _log_mel(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> np.ndarr
     if not np.isfinite(samples).all():
         raise ValueError("a waveform holds NaN or infinity")
     heard = samples[: round(config.max_seconds * rate_hz)].astype(np.float32)
-    return log_mel(resample(heard, rate_hz, config.sample_rate_hz), config)
+    return torch.from_numpy(resample(heard, rate_hz, config.sample_rate_hz))
 
 
 class FlapProcessor(ProcessorMixin):
