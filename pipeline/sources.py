@@ -10,8 +10,9 @@ from flap.errors import UserError
 from flap.shards import count_rows
 from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig, DemoDataset, SourcesConfig
-from flap.sources.corpus import Intake, write_corpus
+from flap.sources.corpus import write_corpus
 from flap.sources.demo import DemoShards
+from flap.sources.item import Intake
 from flap.work import Work, fingerprint, run_shards
 from pipeline.stage import PARAMS, print_counts, run
 

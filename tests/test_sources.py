@@ -16,9 +16,10 @@ from flap.schemas import CLIPS, REJECTS
 from flap.shards import Row, read_folder, read_table
 from flap.sources.adapters import read_corpus
 from flap.sources.config import DatasetsConfig, DrawnSplits, FolderDataset, SplitFractions
-from flap.sources.corpus import Corpus, Intake, write_corpus
+from flap.sources.corpus import Corpus, write_corpus
 from flap.sources.files import CorpusFiles
 from flap.sources.folder import table_name
+from flap.sources.item import Intake
 from flap.sources.splits import draw_splits
 from pipeline import sources as stage
 

@@ -23,7 +23,8 @@ from flap.errors import UserError
 from flap.shards import Row
 from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig
-from flap.sources.corpus import Corpus, Intake
+from flap.sources.corpus import Corpus
+from flap.sources.item import Intake
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 

@@ -15,10 +15,11 @@ from flap.sources.config import (
     TarsDataset,
     WavCapsDataset,
 )
-from flap.sources.corpus import Adapter, Corpus, Intake, collect
+from flap.sources.corpus import Corpus, collect
 from flap.sources.files import CorpusFiles
 from flap.sources.folder import read_folder
 from flap.sources.huggingface import read_huggingface
+from flap.sources.item import Adapter, Intake
 from flap.sources.labelled import read_labelled
 from flap.sources.tars import read_tars
 from flap.sources.wavcaps import read_wavcaps

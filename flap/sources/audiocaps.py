@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 
 from flap.errors import UserError
 from flap.sources.config import SPLITS, AudioCapsDataset
-from flap.sources.corpus import Intake, Item, Refused
 from flap.sources.files import CorpusFiles, in_folder
+from flap.sources.item import Intake, Item, Refused
 from flap.sources.origins import youtube
 from flap.sources.tables import read_table, require_columns
 

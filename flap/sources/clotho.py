@@ -20,8 +20,8 @@ from pathlib import PurePosixPath
 
 from flap.errors import UserError
 from flap.sources.config import ClothoDataset
-from flap.sources.corpus import Intake, Item
 from flap.sources.files import CorpusFiles, in_folder, stem, without_suffix
+from flap.sources.item import Intake, Item
 from flap.sources.origins import freesound
 from flap.sources.tables import Line, read_table, require_columns
 

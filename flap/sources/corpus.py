@@ -1,103 +1,25 @@
 """What an adapter yields → rows of CLIPS and REJECTS; the rules that hold for every corpus.
 
-An adapter knows its corpus's format and nothing else: it yields an `Item` for each recording
-that the corpus describes, in the corpus's own order, so that what is added later comes last and
-the shards before it stay as they are. Here names become clip ids, labels AudioSet classes and
-splits ours; what cannot be used becomes a reject with its reason.
+Names become clip ids, labels AudioSet classes and splits ours; what cannot be used becomes a
+reject with its reason.
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from tqdm import tqdm
 
 from flap.audioset import find_class
 from flap.errors import UserError
 from flap.schemas import CLIPS, is_absent_clip
-from flap.shards import REJECTS_FOLDER, Row, atomic_path, shard_name, write_rejects, write_rows
+from flap.shards import REJECTS_FOLDER, Row, shard_name, write_rejects, write_rows
 from flap.sources.config import SPLITS, CorpusDataset, DrawnSplits
 from flap.sources.files import CorpusFiles
-from flap.sources.splits import SPLIT_NAMES, draw_splits
-
-RECORDINGS_FOLDER = "_recordings"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One recording as its corpus describes it; nothing is checked yet."""
-
-    where: str
-    """What to look at if it is refused, such as "captions.csv, line 6"."""
-    recording: str
-    """Path in the corpus's folder, "/" between its parts."""
-    name: str
-    """Short form of `recording`, for the clip's id; it need not be unique."""
-    captions: Sequence[str] = ()
-    labels: Sequence[str] = ()
-    split: str | None = None
-    """As the corpus calls it; None: to be drawn."""
-    together: Sequence[str] = ()
-    """What must not be in two splits, if not the captions and the origin."""
-    duration_s: float | None = None
-    licence: str = ""
-    source: str = ""
-    origin: str = ""
-    place: "Place | None" = None
-    """Where the bytes are, if not in the file `recording`."""
-    same: str = ""
-    """Equal in items that are one recording with several captions, if `recording` is not."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A file, or some bytes of it, as CLIPS names them."""
-
-    uri: str
-    offset: int | None = None
-    n_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A recording that the adapter itself has to refuse."""
-
-    where: str
-    recording: str
-    reason: str
-    detail: str
-    split: str | None = None
-    """As the corpus calls it, if it does."""
-
-
-@dataclass(frozen=True)
-class Intake:
-    """What an adapter can leave beside its items."""
-
-    work: Path
-    """Folder in the making, which will be published as `out`."""
-    out: Path
-    notes: list[str] = field(default_factory=list)
-    """What the user should know of the corpus, one sentence each."""
-
-    def keep(self, data: bytes, suffix: str) -> Place:
-        """Store a recording that lies in no file of its own, once, below the shards' folder.
-
-        Its name is its hash, so that a run which goes on after a kill takes no stale one.
-        """
-        digest = hashlib.sha256(data).hexdigest()
-        path = Path(RECORDINGS_FOLDER) / digest[:2] / f"{digest}{suffix}"
-        if not (self.work / path).exists():
-            with atomic_path(self.work / path) as temporary:
-                temporary.write_bytes(data)
-        return Place((self.out / path).as_posix())
-
-
-Adapter = Callable[[CorpusFiles, Any, Intake], Iterator[Item | Refused]]
-"""The corpus's files, its section of params.yaml, and where to leave the rest → what it holds."""
+from flap.sources.item import Item, Place, Refused
+from flap.sources.joined import joined
+from flap.sources.splits import SPLIT_NAMES, draw_splits, our_split
 
 
 @dataclass
@@ -127,7 +49,7 @@ def collect(
     """
     corpus, kept = Corpus(dataset), list[Item]()
     progress = tqdm(described, desc=f"sources {dataset}", unit="clip", leave=False)
-    entries = _joined([_normal(entry) for entry in progress])
+    entries = joined([_normal(entry) for entry in progress])
     names = _clip_names([entry for entry in entries if isinstance(entry, Item)])
     for entry in entries:
         refused = _refuse(entry, files, config)
@@ -167,41 +89,6 @@ def _normal(entry: Item | Refused) -> Item | Refused:
     return replace(entry, recording=recording)
 
 
-def _joined(entries: Sequence[Item | Refused]) -> list[Item | Refused]:
-    """Items of one recording as one, with all of their captions; the others are its duplicates.
-
-    If they are in several splits, evaluation keeps it, and with it the captions given there.
-    """
-    alike: dict[str, list[int]] = {}
-    for number, entry in enumerate(entries):
-        if isinstance(entry, Item) and entry.recording:
-            alike.setdefault(entry.same or entry.recording, []).append(number)
-    joined = list(entries)
-    for numbers in alike.values():
-        items = {n: entry for n in numbers if isinstance(entry := entries[n], Item)}
-        first = max(numbers, key=lambda n: (_rank(items[n].split), -n))
-        split = items[first].split
-        own = [item for item in items.values() if _rank(item.split) == _rank(split)]
-        captions = [caption for item in own for caption in item.captions]
-        joined[first] = replace(items[first], captions=captions)
-        for number in set(numbers) - {first}:
-            item = items[number]
-            detail = f"'{item.recording}' again; " + (
-                f"its captions went to {items[first].where}"
-                if item in own
-                else f"it is used for {split}, by {items[first].where}"
-            )
-            joined[number] = Refused(
-                item.where, item.recording, "duplicate", detail, split=item.split
-            )
-    return joined
-
-
-def _rank(split: str | None) -> int:
-    ours = _split(split)
-    return SPLITS.index(ours) if ours else -1
-
-
 def _refuse(
     entry: Item | Refused, files: CorpusFiles, config: CorpusDataset
 ) -> tuple[str, str] | None:
@@ -228,7 +115,7 @@ def _refuse_recording(item: Item, files: CorpusFiles) -> tuple[str, str] | None:
 def _refuse_words(item: Item, config: CorpusDataset) -> tuple[str, str] | None:
     if config.captions == "required" and not _captions(item):
         return "no_caption", "every caption is empty"
-    if item.split is not None and not _split(item.split):
+    if item.split is not None and not our_split(item.split):
         return "bad_split", f"'{item.split}' is none of {', '.join(sorted(SPLIT_NAMES))}"
     return None
 
@@ -250,12 +137,7 @@ def _splits(items: Sequence[Item], config: CorpusDataset) -> list[str]:
     drawn = getattr(config, "splits", None)
     free = [_keys(item) for item in items if item.split is None]
     chosen = iter(draw_splits(free, drawn) if isinstance(drawn, DrawnSplits) else ())
-    return [next(chosen) if item.split is None else _split(item.split) for item in items]
-
-
-def _split(name: str | None) -> str:
-    """Our name of a split, "" for none of them."""
-    return SPLIT_NAMES.get(name.casefold(), "") if name else ""
+    return [next(chosen) if item.split is None else our_split(item.split) for item in items]
 
 
 def _keys(item: Item) -> Sequence[str]:
@@ -296,7 +178,7 @@ def _unicode(text: str) -> str:
 def _reject(clip_id: str, entry: Item | Refused, reason: str, detail: str) -> Row:
     return {
         "clip_id": _unicode(clip_id),
-        "split": _split(entry.split),
+        "split": our_split(entry.split),
         "stage": "sources",
         "reason": reason,
         "detail": _unicode(f"{entry.where}: {detail}"),

@@ -18,12 +18,12 @@ import numpy as np
 from flap.schemas import CLIPS
 from flap.shards import Row, shard_name, write_rows
 from flap.sources.config import SPLITS, DemoDataset
-from flap.sources.corpus import RECORDINGS_FOLDER
 from flap.sources.demo_captions import draw_captions
 from flap.sources.demo_catalogue import Catalogue, load_catalogue
 from flap.sources.demo_encoding import BROKEN, FORMATS
 from flap.sources.demo_mix import render
 from flap.sources.demo_scene import Scene, draw_scene
+from flap.sources.item import RECORDINGS_FOLDER
 
 RATES_HZ = (16000, 22050, 32000, 44100, 48000)
 STEREO_SHARE = 0.4

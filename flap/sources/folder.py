@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 
 from flap.errors import UserError
 from flap.sources.config import FolderDataset
-from flap.sources.corpus import Intake, Item, Refused
 from flap.sources.files import CorpusFiles, without_suffix
+from flap.sources.item import Intake, Item, Refused
 from flap.sources.origins import freesound, youtube
 from flap.sources.tables import Line, read_table, seconds
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from flap.errors import UserError, first_line
 from flap.sources.config import HuggingFaceDataset
-from flap.sources.corpus import Intake, Item, Place, Refused
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
+from flap.sources.item import Intake, Item, Place, Refused
 from flap.sources.origins import freesound, youtube
 from flap.sources.tables import seconds, texts
 

@@ -25,9 +25,9 @@ from pathlib import PurePosixPath
 
 from flap.errors import UserError
 from flap.sources.config import Folds, LabelledDataset
-from flap.sources.corpus import Intake, Item
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
 from flap.sources.folder import item_of
+from flap.sources.item import Intake, Item
 from flap.sources.origins import freesound
 from flap.sources.tables import Line, read_table, require_columns
 

@@ -20,6 +20,11 @@ SPLIT_NAMES = {
 }
 
 
+def our_split(name: str | None) -> str:
+    """train, val or test for a corpus's name of it, "" for anything else."""
+    return SPLIT_NAMES.get(name.casefold(), "") if name else ""
+
+
 def draw_splits(keys: Sequence[Sequence[str]], drawn: DrawnSplits) -> list[str]:
     """A split for each clip; clips that share a key, even by others, are together.
 

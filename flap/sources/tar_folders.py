@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 
 from flap.errors import UserError
 from flap.sources.config import TarsDataset
-from flap.sources.corpus import Intake
 from flap.sources.files import CorpusFiles
+from flap.sources.item import Intake
 from flap.sources.splits import SPLIT_NAMES
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")

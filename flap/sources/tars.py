@@ -20,8 +20,8 @@ from collections.abc import Iterator
 
 from flap.errors import UserError, first_line
 from flap.sources.config import TarsDataset
-from flap.sources.corpus import Intake, Item, Place, Refused
 from flap.sources.files import CorpusFiles
+from flap.sources.item import Intake, Item, Place, Refused
 from flap.sources.tar_folders import check_clotho, tars_by_folder
 from flap.sources.tar_members import BrokenTarError, Member, read_members
 from flap.sources.tar_samples import Description, Sample, describe, is_other, pair

@@ -27,8 +27,8 @@ from typing import Any
 
 from flap.errors import UserError
 from flap.sources.config import WavCapsDataset
-from flap.sources.corpus import Intake, Item, Refused
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, in_folder
+from flap.sources.item import Intake, Item, Refused
 from flap.sources.origins import freesound, youtube
 from flap.sources.tables import read_json, seconds, texts
 
