@@ -32,7 +32,9 @@ class CaptionsConfig(Section):
     seed: NonNegativeInt
     concurrency: PositiveInt  # requests in flight
     max_words: int
+    max_text_tokens: PositiveInt  # what text encoders read; of the LLM's tokenizer
     min_tag_coverage: float
     min_faithfulness: float
     max_invented: float
+    max_invented_sounds: NonNegativeInt
     serve: ServeConfig
