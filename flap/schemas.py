@@ -221,6 +221,9 @@ CAPTIONS = TableSpec(
         _column("kept", pa.bool_(), "whether training uses `enriched`"),
         _column("reason", _TEXT, "why not, '' if kept"),
         _column("error", _TEXT, "what the server said if the request failed"),
+        _column("requests", pa.int32(), "answers that the row was made of, over all tries"),
+        _column("prompt_tokens", pa.int32(), "tokens sent, over all tries"),
+        _column("answer_tokens", pa.int32(), "tokens answered, over all tries"),
     ),
 )
 

@@ -127,7 +127,7 @@ def test_the_server_does_not_outlive_a_killed_stage(
     tmp_path: Path, pids: Path, number: signal.Signals
 ) -> None:
     program = f"""
-        import time
+        import signal, time
         from pathlib import Path
         from flap.captions.prompt import load_prompt
         from flap.captions.server import serve
@@ -135,6 +135,7 @@ def test_the_server_does_not_outlive_a_killed_stage(
         from flap.config import load_section
         settings = load_section(Path({str(PARAMS)!r}), "captions", CaptionsConfig).serve
         here = Path({str(tmp_path)!r})
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI may have it ignored
         with serve(here, "fake-llm", load_prompt("few_shot"), settings, here / "vllm.log"):
             print("up", flush=True)
             time.sleep(600)
