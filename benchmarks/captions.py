@@ -3,7 +3,8 @@
     python -m benchmarks.captions [--rows 3000] [--seconds 30]
     FLAP_LLM_ENDPOINTS=http://127.0.0.1:8000/v1 python -m benchmarks.captions --model NAME
 
-The server is a fake that answers after a while, or the one that the environment names. The stage
+The server is a fake that answers after some 100 ms, half as long or half as long again, or the one
+that the environment names. The stage
 reads CLIPS and TAGS, asks, remembers, audits and writes CAPTIONS; beside it, the same requests are
 sent bare, as many at a time. Keys of `ratios`, with what is expected of them:
 

@@ -6,6 +6,7 @@ arguments of vLLM's server and so stands in for the serving environment.
 """
 
 import asyncio
+import random
 import re
 import sys
 import threading
@@ -29,6 +30,7 @@ class Behaviour:
     """What the server does; tests change it while it runs."""
 
     delay_s: float = 0.001
+    spread: float = 0.0  # share of the delay by which it varies, either way
     fail_status: dict[str, int] = field(default_factory=dict)  # part of the prompt → HTTP status
     fail_first: int = 0  # this many requests get a 500
     busy_first: int = 0  # this many requests get a 429 with Retry-After
@@ -89,7 +91,7 @@ class _Server:
             return _error(500, "told to fail")
         if behaviour.busy_first >= 0:
             return _error(429, "busy", {"Retry-After": "0"})
-        await asyncio.sleep(behaviour.delay_s)
+        await asyncio.sleep(behaviour.delay_s * (1 + random.uniform(-1, 1) * behaviour.spread))
         if behaviour.hang_on is not None and behaviour.hang_on in last:
             await asyncio.sleep(60)
         for part, status in behaviour.fail_status.items():
@@ -143,10 +145,10 @@ def fake_llm_server(behaviour: Behaviour, port: int = 0) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve on vLLM's `--port`, answering after `--delay` seconds; the key is not checked."""
+    """Serve on vLLM's `--port`, answering after about `--delay` seconds; any key will do."""
     port = int(arguments[arguments.index("--port") + 1])
     delay_s = float(arguments[arguments.index("--delay") + 1]) if "--delay" in arguments else 0.001
-    app = _Server(Behaviour(delay_s)).app()
+    app = _Server(Behaviour(delay_s, spread=0.5)).app()
     web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
 
 

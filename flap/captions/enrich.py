@@ -8,7 +8,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,44 +92,48 @@ async def ask_shards(
         finished: called with a shard once it is written without a failed request.
     """
 
+    out = _Out(2 * enrichment.asked.config.concurrency)
+
     async def answered(trial: Trial) -> None:
         while not trial.is_over:
             trial.add(await asker(trial.question, trial.attempt))
         progress.update()
+        out.come_back()
 
     async def one(clips: Path, trials: list[Trial]) -> None:
         await asyncio.gather(*(answered(trial) for trial in trials))
-        enrichment.write(trials, target_of(clips))
+        # In a thread, so that meanwhile the server is asked on.
+        await asyncio.to_thread(enrichment.write, trials, target_of(clips))
         if not any(trial.has_failed for trial in trials):
             finished(clips)
 
-    batches = ((clips, enrichment.trials(clips)) for clips in shards)
-    await _keep_full(one, batches, 2 * enrichment.asked.config.concurrency)
-
-
-async def _keep_full(
-    one: Callable[[Path, list[Trial]], Awaitable[None]],
-    batches: Iterable[tuple[Path, list[Trial]]],
-    questions: int,
-) -> None:
-    """Run `one` over the batches, with at least `questions` of them out while there are any."""
-    running: dict[asyncio.Future[None], int] = {}
     try:
-        for clips, trials in batches:
-            running[asyncio.ensure_future(one(clips, trials))] = len(trials)
-            while sum(running.values()) >= questions:
-                await _first(running)
-        while running:
-            await _first(running)
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        async with asyncio.TaskGroup() as shards_at_work:
+            for clips in shards:
+                trials = await asyncio.to_thread(enrichment.trials, clips)
+                out.send(len(trials))
+                shards_at_work.create_task(one(clips, trials))
+                await out.wait_for_room()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
-async def _first(running: dict[asyncio.Future[None], int]) -> None:
-    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        del running[task]
-    for task in done:
-        task.result()
+class _Out:
+    """Questions that are out; more are sent while there are fewer than `enough`."""
+
+    def __init__(self, enough: int) -> None:
+        self._enough, self._questions, self._room = enough, 0, asyncio.Event()
+
+    def send(self, questions: int) -> None:
+        self._questions += questions
+        if self._questions >= self._enough:
+            self._room.clear()
+
+    def come_back(self) -> None:
+        self._questions -= 1
+        if self._questions < self._enough:
+            self._room.set()
+
+    async def wait_for_room(self) -> None:
+        if self._questions >= self._enough:
+            await self._room.wait()
