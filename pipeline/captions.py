@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -122,7 +122,11 @@ def _endpoints(job: Job) -> Iterator[Endpoints]:
 
 
 async def _ask(
-    job: Job, cache: AnswerCache, endpoints: Endpoints, left: Sequence[Path], made_from: Any
+    job: Job,
+    cache: AnswerCache,
+    endpoints: Endpoints,
+    left: Sequence[Path],
+    made_from: Callable[[Path], str],
 ) -> None:
     """Answer and write the shards that are left."""
     start, rows = time.monotonic(), sum(_in_splits(path, job.config) for path in left)
