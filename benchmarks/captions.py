@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import aiohttp
 import typer
@@ -95,10 +96,12 @@ class Inputs:
 
     def run(self, url: str) -> None:
         """The stage, from scratch."""
-        os.environ |= {"FLAP_LLM_ENDPOINTS": url, "FLAP_JOBS": "1"}
         self._runs += 1
         data = self._root / f"data{self._runs}"
-        with contextlib.redirect_stdout(io.StringIO()):
+        with (
+            patch.dict(os.environ, {"FLAP_LLM_ENDPOINTS": url, "FLAP_JOBS": "1"}),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             stage.main(
                 clips=self._root / "clips",
                 tags=self._root / "tags",
