@@ -200,7 +200,7 @@ TAGS = TableSpec(
 
 CAPTIONS = TableSpec(
     "CAPTIONS",
-    1,
+    2,
     (
         _column("clip_id", _TEXT, "as in CLIPS"),
         _column("original", _TEXT, "the caption that was given to the LLM"),
@@ -210,12 +210,20 @@ CAPTIONS = TableSpec(
         _column("revision", _TEXT, "revision or hash of its weights"),
         _column("sampling", _TEXT, "JSON: temperature, max_tokens, seed"),
         _column("enriched", _TEXT, "the LLM's answer, '' if the request failed"),
+        _column("attempt", pa.int32(), "which try `enriched` is, from 0; each has another seed"),
         _column("n_words", pa.int32(), "words in `enriched`"),
+        _column("n_tokens", pa.int32(), "tokens of `enriched` by the LLM's tokenizer, 0: unknown"),
         _column("tag_coverage", pa.float32(), "share of tags named in `enriched`, 0..1"),
+        _column("original_coverage", pa.float32(), "share of tags named in `original`, 0..1"),
         _column("faithfulness", pa.float32(), "share of the original's content words kept, 0..1"),
         _column("invented", pa.float32(), "share of `enriched` in neither original nor tags"),
+        _column("invented_sounds", pa.int32(), "AudioSet sounds named that are in neither"),
         _column("kept", pa.bool_(), "whether training uses `enriched`"),
         _column("reason", _TEXT, "why not, '' if kept"),
+        _column("error", _TEXT, "what the server said if the request failed"),
+        _column("requests", pa.int32(), "answers that the row was made of, over all tries"),
+        _column("prompt_tokens", pa.int32(), "tokens sent, over all tries"),
+        _column("answer_tokens", pa.int32(), "tokens answered, over all tries"),
     ),
 )
 

@@ -123,7 +123,7 @@ def run_shards(
     *,
     made_from: Callable[[Path], str] = identity,
     max_jobs: int | None = None,
-) -> None:
+) -> list[Path]:
     """Call `function(shard, target)` for each shard whose target is not made yet.
 
     `target` has the shard's name; the function writes it last and atomically, and may write
@@ -133,6 +133,9 @@ def run_shards(
     Args:
         made_from: what, beside parameters and code, decides a shard's content.
         max_jobs: the most shards at a time.
+
+    Returns:
+        The shards whose target the function chose not to write.
 
     Raises:
         Exception: what a shard failed with each time; finished ones are kept.
@@ -152,7 +155,7 @@ def run_shards(
                     failed[shard] = error
                     progress.write(f"{shard.name}, attempt {attempts}: {first_line(error)}")
             if not failed:
-                return
+                return [shard for shard in shards if not (work.folder / shard.name).exists()]
             left = list(failed)
     error = next(iter(failed.values()))
     error.add_note(f"{len(failed)} of {len(shards)} shards failed {_ATTEMPTS} times: {left[0]}, …")
@@ -172,8 +175,7 @@ class _MakeShard:
 
     def __call__(self, shard: Path) -> None:
         target, note = self.folder / shard.name, self.notes / shard.name
-        made_from = f"{self.folder.name}\n{shard.name}\n{self.made_from(shard)}"
-        key = hashlib.sha256(made_from.encode()).hexdigest()
+        key = _key(self.folder, shard, self.made_from)
         if _is_made(target, note, key):
             return
         for left_over in [*_side_files(self.folder, shard), target]:
@@ -183,7 +185,8 @@ class _MakeShard:
             _link([*_side_files(self.out, shard), published], self.out, self.folder)
         else:
             self.function(shard, target)
-        _take_note(target, note, key)
+        if target.exists():
+            _take_note(target, note, key)
 
 
 def _forget_others(folder: Path, shards: Sequence[Path]) -> None:
@@ -195,6 +198,17 @@ def _forget_others(folder: Path, shards: Sequence[Path]) -> None:
     for beside in folder.glob("_*/shard-*/"):
         if beside.is_dir() and beside.name not in stems:
             shutil.rmtree(beside)
+
+
+def note_shard(work: Work, shard: Path, *, made_from: Callable[[Path], str] = identity) -> None:
+    """Note what the target of `shard`, made by other means than `run_shards`, was made from."""
+    key = _key(work.folder, shard, made_from)
+    _take_note(work.folder / shard.name, work.notes / shard.name, key)
+
+
+def _key(folder: Path, shard: Path, made_from: Callable[[Path], str]) -> str:
+    text = f"{folder.name}\n{shard.name}\n{made_from(shard)}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_made(target: Path, note: Path, key: str) -> bool:

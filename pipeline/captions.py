@@ -2,20 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
 
+from flap.captions.asker import Asked, Asker
 from flap.captions.cache import AnswerCache
-from flap.captions.client import Ask, CachedAsker, Unknown, ask_nobody
+from flap.captions.client import Client
 from flap.captions.config import CaptionsConfig
-from flap.captions.endpoints import Client, Endpoints, endpoints_of_environment
-from flap.captions.enrich import Batch, Origin, enrich, enrich_one, failed_requests, read_batch
+from flap.captions.endpoints import Endpoints, endpoints_of_environment
+from flap.captions.enrich import Enrichment, ask_shards
 from flap.captions.metrics import caption_metrics
 from flap.captions.prompt import Prompt, load_prompt
 from flap.captions.server import serve
@@ -23,9 +25,9 @@ from flap.captions.words import WORDS_FILE
 from flap.config import load_section
 from flap.errors import UserError
 from flap.llm.checkpoint import Manifest, read_manifest
-from flap.schemas import CAPTIONS
-from flap.shards import count_rows, read_folder, shard_paths
-from flap.work import Work, fingerprint
+from flap.schemas import CLIPS
+from flap.shards import count_rows, read_table, shard_paths
+from flap.work import Work, fingerprint, identity, note_shard, run_shards
 from pipeline import stage
 
 _MAX_FAILED_SHARE = 0.05  # above it the server is ill, not the question
@@ -35,23 +37,17 @@ _MAX_FAILED_SHARE = 0.05  # above it the server is ill, not the question
 class Job:
     """Everything that the stage works with."""
 
-    config: CaptionsConfig
-    prompt: Prompt
+    enrichment: Enrichment
     llm: Path
-    manifest: Manifest
-    shards: tuple[tuple[Path, Path], ...]  # CLIPS and TAGS, of one name
+    shards: Sequence[Path]  # of CLIPS
     work: Work
 
-    def origin(self) -> Origin:
-        """What is the same in every row."""
-        return Origin.of(self.prompt.id, self.manifest.name, self.manifest.sha256, self.config)
+    @property
+    def config(self) -> CaptionsConfig:
+        return self.enrichment.asked.config
 
-    def todo(self) -> Iterator[Batch]:
-        """Batches that are not written yet, or were written with failed requests."""
-        for clips, tags in self.shards:
-            target = self.work.folder / clips.name
-            if not target.exists() or failed_requests(target):
-                yield read_batch(clips, tags, target, self.config)
+    def target(self, clips: Path) -> Path:
+        return self.work.folder / clips.name
 
 
 def main(
@@ -68,107 +64,97 @@ def main(
     (comma-separated base URLs; FLAP_LLM_API_KEY is their key).
     """
     job = _open(clips, tags, llm, out, load_section(params, "captions", CaptionsConfig))
-    batches = [read_batch(c, t, job.work.folder / c.name, job.config) for c, t in job.shards]
-    in_splits = sum(batch.clips for batch in batches)
-    without_mel = sum(batch.without_tags_row for batch in batches)
-    with AnswerCache(out.parents[1] / ".cache" / "captions.sqlite") as cache:
-        _answer(job, cache, in_splits - without_mel)
-    stage.print_counts("captions", in_splits, count_rows(job.work.folder), without_mel)
-    _publish(job, metrics)
+    made_from = partial(_inputs, tags)
+    with AnswerCache(job.enrichment.cache) as cache:
+        left = run_shards(
+            job.enrichment, job.shards, job.work, "captions: known ones", made_from=made_from
+        )
+        if left:
+            with _endpoints(job) as endpoints:
+                asyncio.run(_ask(job, cache, endpoints, left, made_from))
+        spent = cache.spent(out.name)
+    in_splits = sum(_in_splits(path, job.config) for path in job.shards)
+    rows = count_rows(job.work.folder)
+    stage.print_counts("captions", in_splits, rows, in_splits - rows)
+    measured = caption_metrics(job.work.folder) | {"server_seconds": round(spent.seconds, 1)}
+    _publish(job, metrics, measured)
 
 
 def _open(clips: Path, tags: Path, llm: Path, out: Path, config: CaptionsConfig) -> Job:
     manifest, prompt = read_manifest(llm), load_prompt(config.prompt)
+    _check_template(config, prompt, manifest)
+    shards = shard_paths(clips)
+    missing = [str(tags / path.name) for path in shards if not (tags / path.name).exists()]
+    if missing:
+        raise UserError(f"{', '.join(missing)}: no such shard; run the stage tagging")
+    made_of = {"prompt": prompt.id, "weights": manifest.sha256, "words": WORDS_FILE.read_text()}
+    provenance = {"stage": "captions", "llm": manifest.model_dump(), "prompt": prompt.id}
+    provenance |= {"captions": config.model_dump(mode="json")}
+    asked = Asked(prompt, manifest.sha256, config)
+    cache = out.parents[1] / ".cache" / "answers.sqlite"
+    enrichment = Enrichment(asked, manifest.name, tags, cache, provenance)
+    return Job(enrichment, llm, shards, Work.open(out, fingerprint([], config, **made_of)))
+
+
+def _check_template(config: CaptionsConfig, prompt: Prompt, manifest: Manifest) -> None:
     has_template = manifest.has_chat_template or prompt.chat_template is not None
     if prompt.form == "chat" and not has_template:
         raise UserError(
             f"captions.prompt: '{config.prompt}' is for chat models, and {manifest.name} has no "
             "chat template; take few_shot, or give the prompt file a chat_template"
         )
-    shards = tuple((path, tags / path.name) for path in shard_paths(clips))
-    missing = [str(path) for _, path in shards if not path.exists()]
-    if missing:
-        raise UserError(f"{', '.join(missing)}: no such shard; run the stage tagging")
-    made_of = {"prompt": prompt.id, "weights": manifest.sha256, "words": WORDS_FILE.read_text()}
-    inputs = [path for pair in shards for path in pair]
-    work = Work.open(out, fingerprint(inputs, config, **made_of))
-    return Job(config, prompt, llm, manifest, shards, work)
 
 
-def _answer(job: Job, cache: AnswerCache, rows: int) -> None:
-    """Write all batches; no server is started if the cache knows every answer."""
-    if asyncio.run(_knows_all(job, cache)):
-        asyncio.run(_enrich(job, cache, None, rows))
-        return
-    with _endpoints(job) as endpoints:
-        asyncio.run(_enrich(job, cache, endpoints, rows))
-
-
-async def _knows_all(job: Job, cache: AnswerCache) -> bool:
-    asker = CachedAsker(ask_nobody, cache, job.manifest.sha256, job.prompt, job.config)
-    attempts = job.prompt.attempts(job.config.tries)
-    try:
-        for batch in job.todo():
-            for question in batch.questions:
-                await enrich_one(question, asker, attempts, job.origin(), job.config)
-    except Unknown:
-        return False
-    return True
+def _inputs(tags: Path, clips: Path) -> str:
+    return f"{identity(clips)} {identity(tags / clips.name)}"
 
 
 @contextmanager
 def _endpoints(job: Job) -> Iterator[Endpoints]:
-    given = endpoints_of_environment(job.manifest.name)
+    model, asked = job.enrichment.model, job.enrichment.asked
+    given = endpoints_of_environment(model)
     if given is not None:
         yield given
         return
     log = job.work.folder.parent / "vllm.log"
-    with serve(job.llm, job.manifest.name, job.prompt, job.config.serve, log) as started:
+    with serve(job.llm, model, asked.prompt, asked.config.serve, log) as started:
         yield started
 
 
-@asynccontextmanager
-async def _asking(job: Job, endpoints: Endpoints | None) -> AsyncIterator[Ask]:
-    if endpoints is None:
-        yield ask_nobody
-        return
-    client = Client(endpoints, job.prompt, job.config)
-    try:
-        await client.check()
-        yield client.ask
-    finally:
-        await client.close()
-
-
-async def _enrich(job: Job, cache: AnswerCache, endpoints: Endpoints | None, rows: int) -> None:
-    weights, start = job.manifest.sha256, time.monotonic()
-    provenance = {"stage": "captions", "llm": job.manifest.model_dump(), "prompt": job.prompt.id}
-    provenance |= {"captions": job.config.model_dump(mode="json")}
-    done = rows - sum(len(batch.questions) for batch in job.todo())
-    async with _asking(job, endpoints) as ask:
-        asker = CachedAsker(ask, cache, weights, job.prompt, job.config)
-        progress: tqdm[Any]
-        with tqdm(desc="captions", initial=done, total=rows, unit="caption") as progress:
-            attempts = job.prompt.attempts(job.config.tries)
-            await enrich(
-                job.todo(), asker, job.origin(), job.config, attempts, provenance, progress
-            )
+async def _ask(
+    job: Job,
+    cache: AnswerCache,
+    endpoints: Endpoints,
+    left: Sequence[Path],
+    made_from: Callable[[Path], str],
+) -> None:
+    """Answer and write the shards that are left."""
+    start, rows = time.monotonic(), sum(_in_splits(path, job.config) for path in left)
+    note = partial(note_shard, job.work, made_from=made_from)
+    progress: tqdm[Any]
+    async with Client(endpoints, job.config.concurrency) as client:
+        asker = Asker(client.ask, cache, job.enrichment.asked, job.work.out.name)
+        with tqdm(desc="captions", total=rows, unit="caption") as progress:
+            await ask_shards(job.enrichment, left, job.target, asker, note, progress)
     seconds = time.monotonic() - start
     typer.echo(
-        f"captions: {rows - done} captions in {seconds:.0f} s ({(rows - done) / seconds:.1f}/s), "
-        f"{asker.asked} requests"
+        f"captions: {progress.n} captions in {seconds:.0f} s ({progress.n / seconds:.1f}/s), "
+        f"{asker.sent} requests"
     )
 
 
-def _publish(job: Job, metrics: Path) -> None:
-    captions = read_folder(job.work.folder, CAPTIONS)
-    failed = int((captions["reason"] == "request_failed").sum())
-    if failed > _MAX_FAILED_SHARE * len(captions):
+def _in_splits(clips: Path, config: CaptionsConfig) -> int:
+    splits = read_table(clips, CLIPS, ["split"])["split"].to_pylist()
+    return sum(split in config.splits for split in splits)
+
+
+def _publish(job: Job, metrics: Path, measured: dict[str, Any]) -> None:
+    failed = measured["rejected"]["request_failed"]
+    if failed > _MAX_FAILED_SHARE * measured["rows"]:
         raise UserError(
-            f"{failed} of {len(captions)} requests failed; see the messages above, mend it and "
-            "run again: answers are kept"
+            f"{failed} of {measured['rows']} requests failed; see the column `error` of "
+            f"{job.work.folder}, mend it and run again: answers are kept"
         )
-    measured = caption_metrics(captions)
     stage.write_metrics(metrics, measured)
     job.work.publish()
     typer.echo(f"captions: kept {measured['kept']} of {measured['rows']}, {failed} requests failed")

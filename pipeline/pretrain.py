@@ -52,7 +52,16 @@ def main(
     from flap.processor.processor import processor_of
     from flap.training.distributed import ranks_from_environment
 
-    training = training_clips(clips, mels, captions, datasets, config.captions, dropped)
+    training = training_clips(
+        clips,
+        mels,
+        captions,
+        datasets,
+        config.captions,
+        dropped,
+        enriched_share=config.enriched_share,
+        seed=config.seed,
+    )
     validation = usable_clips(clips, mels, datasets, ["val"])
     front_end = check_front_end(training, encoder.n_mels)
     with ranks_from_environment() as ranks:

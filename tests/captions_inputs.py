@@ -14,7 +14,7 @@ from flap.schemas import CLIPS, TAGS
 from flap.shards import shard_name, write_rows
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
-SOUNDS = ("Rain", "Siren", "Dog", "Church bell", "Wind", "Cat", "Train", "Engine", "Knock", "Owl")
+SOUNDS = ("Rain", "Siren", "Dog", "Bell", "Wind", "Cat", "Train", "Engine", "Knock", "Owl")
 
 
 @dataclass(frozen=True)
@@ -95,5 +95,5 @@ def _write_checkpoint(folder: Path) -> None:
         licence="",
         has_chat_template=False,
     )
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "flap_llm.json").write_text(manifest.model_dump_json())

@@ -105,7 +105,8 @@ def _mel(i: int) -> dict[str, object]:
 
 
 def _caption(clip: dict[str, object]) -> dict[str, object]:
-    text = dict.fromkeys(CAPTIONS.schema({}).names, "")
+    empty = {"string": "", "int32": 0, "float": 0.0}
+    text = {column.name: empty.get(str(column.type)) for column in CAPTIONS.columns}
     kept = str(clip["clip_id"]).endswith(("0", "5"))
     numbers = {"n_words": 5, "tag_coverage": 1.0, "faithfulness": 1.0, "invented": 0.0}
     known = {"clip_id": clip["clip_id"], "tags": [], "kept": kept, "enriched": "Enriched."}

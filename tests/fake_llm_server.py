@@ -1,25 +1,27 @@
-"""A server with the OpenAI surface that `captions` uses, for tests; standard library only.
+"""A server with the OpenAI surface that `captions` uses, for tests and benchmarks.
 
 It answers a request with a sentence made of its prompt's last caption and tags. `Behaviour`
 makes it fail, hang or forget; every request's prompt is counted. As a script it takes the
 arguments of vLLM's server and so stands in for the serving environment.
 """
 
-import json
+import asyncio
+import random
 import re
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from aiohttp import web
 
 MODEL = "fake-llm"
 _ASKED = re.compile(
-    r'Describe a situation with (.*) sounds and combine it with (?:the )?"?(.*?)"? together'
+    r'Describe a situation with (.*) sounds and combine it with (?:the )?"?(.*?)"? together',
+    re.DOTALL,
 )
 
 
@@ -28,12 +30,16 @@ class Behaviour:
     """What the server does; tests change it while it runs."""
 
     delay_s: float = 0.001
+    spread: float = 0.0  # share of the delay by which it varies, either way
     fail_status: dict[str, int] = field(default_factory=dict)  # part of the prompt → HTTP status
     fail_first: int = 0  # this many requests get a 500
+    busy_first: int = 0  # this many requests get a 429 with Retry-After
+    say: dict[str, str] = field(default_factory=dict)  # part of the prompt → the body, as it is
     hang_on: str | None = None  # part of the prompt that is never answered
     api_key: str | None = None
     asked: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    most_at_once: int = 0
+    at_once: int = 0
 
 
 def answer_to(prompt: str) -> str:
@@ -42,78 +48,108 @@ def answer_to(prompt: str) -> str:
     return f" {caption.rstrip('.').lower()} along with {tags.replace(', ', ' and ')}."
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    behaviour: Behaviour
+class _Server:
+    def __init__(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
 
-    def do_GET(self) -> None:
-        if self.path == "/health":
-            return self._reply(200, {})
-        return self._reply(200, {"object": "list", "data": [_model()]})
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        return app
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        behaviour = self.behaviour
-        key = self.headers.get("Authorization", "")
-        if behaviour.api_key is not None and key != f"Bearer {behaviour.api_key}":
-            return self._reply(401, {"error": {"message": "wrong key"}})
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        if not self._is_allowed(request):
+            return _error(401, "wrong key")
+        model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "tests"}
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        behaviour = self._behaviour
+        behaviour.at_once += 1
+        behaviour.most_at_once = max(behaviour.most_at_once, behaviour.at_once)
+        try:
+            return await self._answer(request)
+        finally:
+            behaviour.at_once -= 1
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        behaviour, body = self._behaviour, await request.json()
+        if not self._is_allowed(request):
+            return _error(401, "wrong key")
         prompt = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
         last = prompt[prompt.rindex("Describe a situation") :]
-        with behaviour.lock:
-            behaviour.asked[last] += 1
-            behaviour.fail_first -= 1
-            failing = behaviour.fail_first >= 0
-        time.sleep(behaviour.delay_s)
+        behaviour.asked[last] += 1
+        behaviour.fail_first -= 1
+        behaviour.busy_first -= 1
+        if behaviour.fail_first >= 0:
+            return _error(500, "told to fail")
+        if behaviour.busy_first >= 0:
+            return _error(429, "busy", {"Retry-After": "0"})
+        await asyncio.sleep(behaviour.delay_s * (1 + random.uniform(-1, 1) * behaviour.spread))
         if behaviour.hang_on is not None and behaviour.hang_on in last:
-            time.sleep(60)
-        status = next((s for part, s in behaviour.fail_status.items() if part in last), 200)
-        if failing or status != 200:
-            return self._reply(500 if failing else status, {"error": {"message": "told to fail"}})
-        return self._reply(200, _completion(answer_to(last), chat="messages" in body))
+            await asyncio.sleep(60)
+        for part, status in behaviour.fail_status.items():
+            if part in last:
+                return _error(status, f"told to fail with {status}")
+        for part, said in behaviour.say.items():
+            if part in last:
+                return web.Response(text=said, content_type="application/json")
+        return web.json_response(_completion(answer_to(last), chat="messages" in body))
 
-    def _reply(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+    def _is_allowed(self, request: web.Request) -> bool:
+        key = self._behaviour.api_key
+        return key is None or request.headers.get("Authorization", "") == f"Bearer {key}"
 
 
-def _model() -> dict[str, Any]:
-    return {"id": MODEL, "object": "model", "created": 0, "owned_by": "tests"}
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": {"message": message}}, status=status, headers=headers)
 
 
 def _completion(text: str, *, chat: bool) -> dict[str, Any]:
     said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
     choice = {"index": 0, "finish_reason": "stop", "logprobs": None, **said}
     kind = "chat.completion" if chat else "text_completion"
-    return {"id": "x", "object": kind, "created": 0, "model": MODEL, "choices": [choice]}
+    usage = {"prompt_tokens": 10, "completion_tokens": len(text.split())}
+    answer = {"id": "x", "object": kind, "created": 0, "model": MODEL, "choices": [choice]}
+    return answer | {"usage": usage}
+
+
+async def _start(behaviour: Behaviour, port: int) -> tuple[web.AppRunner, int]:
+    runner = web.AppRunner(_Server(behaviour).app(), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    return runner, runner.addresses[0][1]
 
 
 @contextmanager
-def fake_llm_server(behaviour: Behaviour) -> Iterator[str]:
+def fake_llm_server(behaviour: Behaviour, port: int = 0) -> Iterator[str]:
     """The server in a thread of this process; yields its base URL."""
-    handler = type("Handler", (_Handler,), {"behaviour": behaviour})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # clients that are killed in tests
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    runner, port = asyncio.run_coroutine_threadsafe(_start(behaviour, port), loop).result()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        yield f"http://127.0.0.1:{port}/v1"
     finally:
-        server.shutdown()
-        server.server_close()
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def main(arguments: list[str]) -> None:
-    """Serve on the port of vLLM's `--port`; the key is not checked."""
+    """Serve on vLLM's `--port`, answering after about `--delay` seconds; any key will do."""
     port = int(arguments[arguments.index("--port") + 1])
-    handler = type("Handler", (_Handler,), {"behaviour": Behaviour()})
-    ThreadingHTTPServer(("127.0.0.1", port), handler).serve_forever()
+    delay_s = float(arguments[arguments.index("--delay") + 1]) if "--delay" in arguments else 0.001
+    app = _Server(Behaviour(delay_s, spread=0.5)).app()
+    web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
 if __name__ == "__main__":

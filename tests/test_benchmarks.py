@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import audio_stage, encoder, fbank, interleaved, mel_read
+from benchmarks import audio_stage, captions, encoder, fbank, interleaved, mel_read
 
 
 def test_ratio_is_the_median_over_rounds() -> None:
@@ -46,6 +46,13 @@ def test_mel_read(capsys: pytest.CaptureFixture[str]) -> None:
     last = last_line(capsys)
     assert set(last["ratios"]) == {"vs_on_the_fly", "vs_memmap"}
     assert last["ratios"]["vs_on_the_fly"] > 1
+
+
+@pytest.mark.slow
+def test_captions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLAP_LLM_ENDPOINTS", raising=False)
+    captions.main(rows=40, seconds=0)
+    assert set(last_line(capsys)["ratios"]) == {"vs_raw", "fake_rps"}
 
 
 @pytest.mark.slow

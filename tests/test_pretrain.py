@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +26,7 @@ from flap.model.import_weights import import_weights
 from flap.model.saved import load_flap
 from flap.model.tagger import Tagger, save_tagger
 from flap.pretrain.config import PretrainConfig
-from flap.pretrain.pairs import training_clips
+from flap.pretrain.pairs import is_drawn, training_clips
 from pipeline.launch import command
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +47,7 @@ pretrain:
   seed: 0
   audio_weights: tagger
   captions: both
+  enriched_share: 1.0
   mask: {{kind: 2d, time_ratio: 0.4, freq_ratio: 0.0, members: independent}}
   views: 2
   reconstruction_weight: 0.5
@@ -85,6 +88,51 @@ def test_no_kept_caption_is_an_error_that_names_the_switch(corpus: Corpus, tmp_p
         write_rows(path, rows, CAPTIONS, {})
     with pytest.raises(UserError, match=r"pretrain\.captions=enriched"):
         training_clips(corpus.clips, corpus.mels, corpus.captions, ["toy"], "enriched")
+
+
+def test_a_share_of_the_kept_captions_is_added_to_the_originals(corpus: Corpus) -> None:
+    def added(share: float, seed: int = 0) -> set[str]:
+        folders = corpus.clips, corpus.mels, corpus.captions
+        found = training_clips(*folders, ["toy"], "both", enriched_share=share, seed=seed)
+        assert len(found) == 18
+        return set(found.loc[found["captions"].map(lambda texts: "Enriched." in texts), "clip_id"])
+
+    every, some, none = added(1.0), added(0.5), added(0.0)
+    assert not none and some < every and len(every) == 6
+    assert some == {i for i in every if is_drawn(0.5, 0, i, "Enriched.")}
+    assert len({frozenset(added(0.5, seed)) for seed in range(8)}) > 1
+
+
+def test_draws_are_nested_and_as_many_as_asked() -> None:
+    pairs = [(f"toy/{i}", caption) for i in range(5000) for caption in ("A dog.", "犬 {0}\n")]
+    shares = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)
+    drawn = [{pair for pair in pairs if is_drawn(share, 7, *pair)} for share in shares]
+    assert all(fewer <= more for fewer, more in pairwise(drawn))
+    assert [len(found) / len(pairs) for found in drawn] == pytest.approx(shares, abs=0.02)
+    assert drawn[0] == set() and drawn[-1] == set(pairs)
+    halves = {(a in drawn[3], b in drawn[3]) for a, b in zip(pairs[::2], pairs[1::2], strict=True)}
+    assert len(halves) == 4  # captions of one clip are drawn each for itself
+
+
+@pytest.mark.parametrize(
+    ("captions", "share", "error"),
+    [
+        ("both", 0.5, None),
+        ("original", 1.0, None),
+        ("original", 0.5, r"pretrain\.enriched_share .* pretrain\.captions: both"),
+        ("enriched", 0.0, r"pretrain\.enriched_share .* pretrain\.captions: both"),
+        ("both", 1.5, r"'pretrain\.enriched_share'"),
+        ("both", -0.1, r"'pretrain\.enriched_share'"),
+    ],
+)
+def test_a_share_is_for_both_alone(
+    tmp_path: Path, captions: str, share: float, error: str | None
+) -> None:
+    text = PARAMS.format(dropout=0.0, epochs=1).replace("captions: both", f"captions: {captions}")
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("enriched_share: 1.0", f"enriched_share: {share}"))
+    with pytest.raises(UserError, match=error) if error else nullcontext():
+        load_section(path, "pretrain", PretrainConfig)
 
 
 def test_reader_gives_each_row_through_a_cache_of_one_group(corpus: Corpus) -> None:

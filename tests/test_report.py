@@ -2,19 +2,29 @@
 
 import json
 import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flap.config import read_params
+from flap.report.captions import read_captions
+from flap.report.card import render_card
 from flap.report.config import ReportConfig
+from flap.report.examples import MAX_CHARACTERS, shown
 from flap.report.facts import read_facts
-from flap.report.figures import flops_chart
+from flap.report.figures import flops_chart, histogram
 from flap.report.metrics import flat_numbers, read_flops
 from flap.report.page import render
+from flap.report.spread import Spread
 from flap.report.tables import read_dataset
-from flap.schemas import AUDIT, CAPTIONS, CLIPS, MELS, RANKS, TAGS
-from flap.shards import REJECTS_FOLDER, Row, write_rejects, write_rows
+from flap.schemas import AUDIT, CAPTIONS, CLIPS, MELS, RANKS, TAGS, TableSpec
+from flap.shards import REJECTS_FOLDER, Row, read_table, write_rejects, write_rows
 from pipeline import report
 
 CONFIG = ReportConfig(samples=6, seed=0)
@@ -114,9 +124,11 @@ def audit_row(clip_id: str) -> Row:
 def caption_row(index: int, clip_id: str) -> Row:
     kept = index % 3 != 0
     judged = {"n_words": 4 + index, "tag_coverage": 1.0 if kept else 0.25, "faithfulness": 0.75}
-    judged["invented"] = 0.0
+    judged |= {"n_tokens": 6 + index, "original_coverage": 0.5, "attempt": index % 2}
     writer = {"prompt_id": "few_shot-1", "model": "tiny", "revision": "1", "sampling": "{}"}
+    empty: Row = {c.name: "" if c.type == pa.string() else 0 for c in CAPTIONS.columns}
     return {
+        **empty,
         "clip_id": clip_id,
         "original": ATTACK,
         "tags": ["Bark", "Rain"],
@@ -128,12 +140,20 @@ def caption_row(index: int, clip_id: str) -> Row:
     }
 
 
+def caption_page(folder: Path, shards: Sequence[Sequence[Row]]) -> str:
+    """The page of a dataset `demo` of which there are CAPTIONS alone."""
+    for index, rows in enumerate(shards):
+        path = folder / "data" / "captions" / "demo" / f"shard-{index:05d}.parquet"
+        write_rows(path, rows, CAPTIONS, {})
+    return page_of((folder / "data", folder / "metrics"), ["demo"], [])
+
+
 def page_of(folders: tuple[Path, Path], datasets: list[str], benchmarks: list[str]) -> str:
     return render(read_facts(*folders, datasets, dict.fromkeys(benchmarks, ""), CONFIG))
 
 
 def test_counts_add_up_and_come_from_the_tables(folders: tuple[Path, Path]) -> None:
-    dataset = read_dataset(folders[0], "demo", CONFIG)
+    dataset = read_dataset(*folders, "demo", CONFIG)
     counts = {c.stage: (c.rows_in, c.rows_out, c.rejected) for c in dataset.counts}
     assert counts == {
         "sources": (12, 12, 0),
@@ -147,7 +167,7 @@ def test_counts_add_up_and_come_from_the_tables(folders: tuple[Path, Path]) -> N
     assert dataset.hours == pytest.approx(sum(range(1, 11)) / 3600)
     assert dataset.captions is not None
     assert dataset.captions.reasons == [("low_tag_coverage", 4)]
-    assert list(dataset.captions.samples["kept"]) == [True] * 3 + [False] * 3
+    assert (dataset.captions.retried, dataset.captions.retried_kept) == (5, 3)
 
 
 def test_the_page_shows_scores_beside_chance(folders: tuple[Path, Path]) -> None:
@@ -247,4 +267,153 @@ def test_captions_without_an_answer_and_empty_tables(folders: tuple[Path, Path])
     write_rows(folders[0] / "captions" / "demo" / SHARD, [row], CAPTIONS, {})
     page = page_of(folders, ["demo"], [])
     assert "no answer" in page
+    assert "<p>Failed requests: 1</p>" in page
+    assert "Histogram of words" not in page
     assert not np.isnan([value for _, value in flat_numbers({"a": {"b": 1.0}})]).any()
+
+
+def test_the_best_the_worst_and_random_ones_are_shown(tmp_path: Path) -> None:
+    """Ten shards of ten: 0 to 9 are refused, 10 has the worst of the kept, the last ones tie."""
+    rows = [
+        caption_row(1, f"demo/{i:03d}")
+        | {"tag_coverage": min(i, 95) / 100, "kept": i > 9, "reason": "" if i > 9 else "copy"}
+        for i in range(100)
+    ]
+    rows[40] |= {"n_words": 0, "tag_coverage": 0.0, "faithfulness": 0.0}  # no answer: no score
+    rows[97] |= {"original_coverage": 0.0}
+    folder = tmp_path / "data" / "captions" / "demo"
+    caption_page(tmp_path, [rows[i : i + 10] for i in range(0, 100, 10)])
+
+    def ids(config: ReportConfig) -> list[list[str]]:
+        found = read_captions(folder, tmp_path / "none.json", config)
+        assert found is not None
+        return [[row.clip_id[-3:] for row in group] for group in found.examples.values()]
+
+    best, worst, random = ids(ReportConfig(samples=8, seed=0))
+    assert best == ["097", "095", "096"] and worst == ["000", "001", "002"]
+    assert len(set(random)) == 2 and random == sorted(random)
+    assert ids(ReportConfig(samples=8, seed=0))[2] == random
+    assert any(ids(ReportConfig(samples=8, seed=seed))[2] != random for seed in range(1, 4))
+    assert [len(group) for group in ids(ReportConfig(samples=999, seed=0))] == [89, 99, 100]
+    assert ids(ReportConfig(samples=0, seed=0)) == []
+
+
+HOSTILE = [
+    f"<b>{ATTACK}</b><!-- --></td></table></style>",
+    "\"quotes\" 'and' `ticks` & &amp; &#60;script&#62;",
+    "lines\nand\r\ntabs\tand \0 \x1b[31m controls \x85\u2028",
+    "{{ 7 * 7 }} {% raw %} {# #} ${jinja} {0} {model}",
+    "x" * 50_000,
+    " " * 700 + "late",
+    "犬が吠える \u202e\u0646\u0628\u0627\u062d\u200d 🐕\u200d🦺 e\u0301\ufeff",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_captions_do_not_break_the_page(tmp_path: Path, text: str) -> None:
+    row = caption_row(1, "demo/000")
+    calm = Elements(caption_page(tmp_path / "calm", [[row]]))
+    texts = ("clip_id", "original", "enriched", "model", "sampling", "prompt_id", "revision")
+    page = caption_page(tmp_path, [[row | dict.fromkeys(texts, text) | {"tags": [text, text]}]])
+    found = Elements(page)
+    assert found.names == calm.names
+    assert len(page) < 120_000 and "\0" not in page and "49" not in found.cells[1]
+    assert found.cells[1] == found.cells[3] == shown(text)
+    assert len(shown(text)) <= MAX_CHARACTERS
+
+
+def test_long_texts_are_cut_with_an_ellipsis() -> None:
+    assert shown("y" * MAX_CHARACTERS) == "y" * MAX_CHARACTERS
+    assert shown("y" * (MAX_CHARACTERS + 1)) == "y" * (MAX_CHARACTERS - 1) + "…"
+    assert shown(" a \n b\0") == "a b"
+    assert shown(" " * 9999 + "late") == "…"
+
+
+class Elements(HTMLParser):
+    """The start and end tags of a page, and the texts in the cells of its table of captions."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.cells: list[str] = []
+        self._is_inside = False
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self._is_inside |= ("class", "examples") in attrs
+        if self._is_inside and tag in ("td", "code"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.names.append(f"/{tag}")
+        self._is_inside &= tag != "table"
+
+    def handle_data(self, data: str) -> None:
+        if self.cells and self._is_inside:
+            self.cells[-1] += data.removesuffix("\n")
+
+
+def test_rates_retries_errors_and_costs_are_said(tmp_path: Path) -> None:
+    failed = {"kept": False, "reason": "request_failed", "enriched": "", "n_words": 0}
+    errors = ["", "<i>timed out</i>", "busy", "busy", "502", "503"]
+    rows = [caption_row(1, f"demo/{i:03d}") for i in range(20)]
+    rows += [caption_row(1, f"demo/1{e}") | failed | {"error": e} for e in errors]
+    spent = {
+        "requests": 48,
+        "prompt_tokens": 9000,
+        "answer_tokens": 1000,
+        "server_seconds": 31000.4,
+    }
+    assert "Spent:" not in caption_page(tmp_path, [rows[:21], rows[21:]])
+    (tmp_path / "metrics/captions").mkdir(parents=True)
+    (tmp_path / "metrics/captions/demo.json").write_text(json.dumps(spent))
+    page = caption_page(tmp_path, [rows[:21], rows[21:]])
+    assert '<th scope="row">request_failed</th><td class="num">6</td><td class="num">23.1 %' in page
+    assert "Asked again: 26 rows (100.0 %), of which 20 kept" in page
+    assert "Failed requests: 6; what the server said:" in page
+    said = re.findall(r'<li><code dir="auto">(.*?)</code>', page)
+    assert said == ["&lt;i&gt;timed out&lt;/i&gt;", "busy", "502"]
+    assert "48 requests, 9,000 tokens sent, 1,000 tokens answered, 31,000 s" in page
+    assert "For each kept caption: 500 tokens, 1550 s." in page
+    for label in ("words", "share of tags named", "share of the original kept", "tokens"):
+        assert f"Histogram of {label} over " in page
+
+
+def test_only_what_is_shown_is_read_as_text(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def spy(path: Path, spec: TableSpec, columns: Sequence[str]) -> pa.Table:
+        read.extend(columns)
+        return read_table(path, spec, columns)
+
+    monkeypatch.setattr("flap.report.captions.read_table", spy)
+    assert read_captions(folders[0] / "captions" / "demo", folders[1] / "none.json", CONFIG)
+    assert not {"original", "enriched", "tags", "error"} & set(read)
+
+
+def test_the_card_says_which_share_was_drawn(folders: tuple[Path, Path]) -> None:
+    sections = read_params(Path("params.yaml"))
+    facts = read_facts(*folders, ["demo"], {}, CONFIG)
+    assert "were drawn" not in render_card(facts, sections)
+    sections["pretrain"]["enriched_share"] = 0.25
+    assert "and enriched ones, of which 25.0 % were drawn." in render_card(facts, sections)
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 1 / 3, 0.5, 2.0, 7.0])), min_size=1))
+def test_a_spread_is_that_of_the_rows(shards: list[list[float]]) -> None:
+    spread = Spread.joined([Spread.of(np.array(shard, dtype=float)) for shard in shards])
+    rows = np.concatenate([np.array(shard, dtype=float) for shard in shards])
+    assert spread.total == len(rows)
+    assert np.array_equal(np.repeat(spread.values, spread.rows), np.sort(rows))
+    if len(rows):
+        assert spread.median == np.median(rows)
+        assert spread.mean == pytest.approx(rows.mean())
+
+
+def test_a_figure_of_a_spread_is_weighted_by_its_rows() -> None:
+    spread = Spread.of(np.array([1.0] * 5 + [3.0]))
+    assert "over 6 captions: median 1." in histogram(spread, "words", "captions", None)

@@ -8,25 +8,46 @@ machine may share the file.
 import hashlib
 import json
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from flap.errors import UserError
 
+_TABLE = """
+CREATE TABLE IF NOT EXISTS answers (
+    key BLOB PRIMARY KEY, dataset TEXT, text TEXT, finish TEXT,
+    prompt_tokens INTEGER, answer_tokens INTEGER, seconds REAL
+) WITHOUT ROWID
+"""
+_KEY_BYTES = 16
+_MOST_VARIABLES = 30_000  # of one statement; SQLite's limit is 32,766
+
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer and why it ended: "stop" or "length"."""
+    """A model's answer, why it ended ("stop" or "length"), and what it cost."""
 
     text: str
     finish: str
+    prompt_tokens: int = 0  # 0: the server does not say
+    answer_tokens: int = 0
+    seconds: float = 0.0  # from sending the request to its answer
 
 
-def request_key(**shape: Any) -> str:
-    """SHA-256 over everything that shapes an answer: weights, prompt, sampling."""
-    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+@dataclass(frozen=True)
+class Spent:
+    """Sums over a data set's answers, whatever prompt they were given to."""
+
+    requests: int
+    seconds: float
+
+
+def request_key(shape: Any) -> bytes:
+    """A hash of everything that shapes an answer: weights, prompt, sampling, attempt."""
+    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).digest()[:_KEY_BYTES]
 
 
 class AnswerCache:
@@ -39,21 +60,34 @@ class AnswerCache:
             # Write-ahead: an answer is one append, and a kill of the process loses none.
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT, finish TEXT)"
-            )
+            self._db.execute(_TABLE)
         except sqlite3.Error as error:
             raise UserError(f"{path}: not a usable cache ({error}); delete it") from error
 
-    def get(self, key: str) -> Answer | None:
-        query = "SELECT text, finish FROM answers WHERE key = ?"
-        row = self._db.execute(query, (key,)).fetchone()
-        return Answer(*row) if row else None
+    def get(self, key: bytes) -> Answer | None:
+        return self.get_many([key]).get(key)
 
-    def put(self, key: str, answer: Answer) -> None:
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+        """Those of the keys that are known, with their answers."""
+        found: dict[bytes, Answer] = {}
+        for start in range(0, len(keys), _MOST_VARIABLES):
+            some = keys[start : start + _MOST_VARIABLES]
+            query = (
+                "SELECT key, text, finish, prompt_tokens, answer_tokens, seconds FROM answers "
+                f"WHERE key IN ({','.join('?' * len(some))})"
+            )
+            found |= {key: Answer(*rest) for key, *rest in self._db.execute(query, some)}
+        return found
+
+    def put(self, key: bytes, answer: Answer, dataset: str) -> None:
         self._db.execute(
-            "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", (key, answer.text, answer.finish)
+            "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (key, dataset, *astuple(answer)),
         )
+
+    def spent(self, dataset: str) -> Spent:
+        query = "SELECT count(*), coalesce(sum(seconds), 0) FROM answers WHERE dataset = ?"
+        return Spent(*self._db.execute(query, (dataset,)).fetchone())
 
     def __enter__(self) -> "AnswerCache":
         return self

@@ -2,172 +2,138 @@
 
 1. A clip of the wanted splits with a row in TAGS is a question: its first caption and its tags.
    (A clip without one was rejected by `audio`.)
-2. Questions of several shards are out at once, so that the server is never idle at a shard's
-   end; each answer is audited.
-3. A shard is written when its last answer is there.
+2. Shards whose answers are all known are written at once, by several processes.
+3. Questions of several other shards are out at the same time, so that the server is never idle
+   at a shard's end; each answer is audited, and a shard is written when its last one is there.
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from flap.captions.audit import audit
-from flap.captions.cache import Answer
-from flap.captions.client import Ask
+from flap.captions.asker import Asked, Asker, Question
+from flap.captions.cache import AnswerCache
 from flap.captions.config import CaptionsConfig
+from flap.captions.prompt import within_budget
+from flap.captions.trial import Trial
 from flap.schemas import CAPTIONS, CLIPS, TAGS
-from flap.shards import Row, read_table, write_rows
+from flap.shards import read_table, write_rows
 
 
 @dataclass(frozen=True)
-class Question:
-    """One caption to enrich."""
+class Enrichment:
+    """All that makes a CAPTIONS shard of its inputs; called, it makes one from the cache alone."""
 
-    clip_id: str
-    original: str
-    tags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The questions of one shard, and what the shard holds besides."""
-
-    target: Path
-    questions: tuple[Question, ...]
-    clips: int  # of the wanted splits
-    without_tags_row: int  # of those, clips that TAGS does not know
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Columns that are the same in every row."""
-
-    prompt_id: str
+    asked: Asked
     model: str
-    revision: str
-    sampling: str
+    tags: Path  # folder of TAGS shards
+    cache: Path
+    provenance: Mapping[str, Any]
 
-    @classmethod
-    def of(cls, prompt_id: str, model: str, weights: str, config: CaptionsConfig) -> "Origin":
-        sampling = {
-            "temperature": config.temperature,
-            "max_tokens": config.max_tokens,
-            "seed": config.seed,
-        }
-        return cls(prompt_id, model, weights[:16], json.dumps(sampling, sort_keys=True))
+    def __call__(self, clips: Path, target: Path) -> None:
+        """Write `target`, unless an answer is not known."""
+        trials = self.trials(clips)
+        with AnswerCache(self.cache) as cache:
+            if self._answer_known(trials, cache):
+                self.write(trials, target)
+
+    def trials(self, clips: Path) -> list[Trial]:
+        questions = read_questions(clips, self.tags / clips.name, self.asked.config)
+        return [Trial(question, self.asked, self.model) for question in questions]
+
+    def write(self, trials: list[Trial], target: Path) -> None:
+        write_rows(target, (trial.row() for trial in trials), CAPTIONS, self.provenance)
+
+    def _answer_known(self, trials: list[Trial], cache: AnswerCache) -> bool:
+        """Answer all trials from the cache; False at the first answer that is not there."""
+        while open_trials := [trial for trial in trials if not trial.is_over]:
+            if cache.get(self._key(open_trials[0])) is None:
+                return False
+            keys = [self._key(trial) for trial in open_trials]
+            known = cache.get_many(keys)
+            if len(known) < len(set(keys)):
+                return False
+            for trial, key in zip(open_trials, keys, strict=True):
+                trial.add(known[key])
+        return True
+
+    def _key(self, trial: Trial) -> bytes:
+        return self.asked.key(self.asked.body(trial.question, trial.attempt))
 
 
-def read_batch(clips: Path, tags: Path, target: Path, config: CaptionsConfig) -> Batch:
+def read_questions(clips: Path, tags: Path, config: CaptionsConfig) -> list[Question]:
     """The questions of one shard, in the order of CLIPS."""
-    columns = ("clip_id", "split", "captions")
-    wanted = [
-        r for r in read_table(clips, CLIPS, columns).to_pylist() if r["split"] in config.splits
+    rows = read_table(clips, CLIPS, ["clip_id", "split", "captions"]).to_pylist()
+    heard = read_table(tags, TAGS, ["clip_id", "labels"]).to_pylist()
+    limits = config.max_tags, config.max_tag_words
+    known = {row["clip_id"]: within_budget(row["labels"], *limits) for row in heard}
+    return [
+        Question(row["clip_id"], row["captions"][0], known[row["clip_id"]])
+        for row in rows
+        if row["split"] in config.splits and row["clip_id"] in known and row["captions"]
     ]
-    known = {r["clip_id"]: r["labels"] for r in read_table(tags, TAGS).to_pylist()}
-    questions = tuple(
-        Question(
-            row["clip_id"], row["captions"][0], tuple(known[row["clip_id"]][: config.max_tags])
-        )
-        for row in wanted
-        if row["clip_id"] in known
-    )
-    return Batch(target, questions, len(wanted), len(wanted) - len(questions))
 
 
-async def enrich(
-    batches: Iterable[Batch],
-    ask: Ask,
-    origin: Origin,
-    config: CaptionsConfig,
-    attempts: int,
-    provenance: Mapping[str, Any],
+async def ask_shards(
+    enrichment: Enrichment,
+    shards: Iterable[Path],
+    target_of: Callable[[Path], Path],
+    asker: Asker,
+    finished: Callable[[Path], None],
     progress: "tqdm[Any]",
 ) -> None:
-    """Answer and write every batch; `ask` decides how much is really sent at once."""
+    """Answer and write every shard of CLIPS.
 
-    async def answered(question: Question) -> Row:
-        row = await enrich_one(question, ask, attempts, origin, config)
+    Args:
+        finished: called with a shard once it is written without a failed request.
+    """
+
+    out = _Out(2 * enrichment.asked.config.concurrency)
+
+    async def answered(trial: Trial) -> None:
+        while not trial.is_over:
+            trial.add(await asker(trial.question, trial.attempt))
         progress.update()
-        return row
+        out.come_back()
 
-    async def one(batch: Batch) -> None:
-        rows = await asyncio.gather(*(answered(question) for question in batch.questions))
-        write_rows(batch.target, rows, CAPTIONS, provenance)
+    async def one(clips: Path, trials: list[Trial]) -> None:
+        await asyncio.gather(*(answered(trial) for trial in trials))
+        # In a thread, so that meanwhile the server is asked on.
+        await asyncio.to_thread(enrichment.write, trials, target_of(clips))
+        if not any(trial.has_failed for trial in trials):
+            finished(clips)
 
-    await _keep_full(one, batches, 2 * config.concurrency)
-
-
-async def enrich_one(
-    question: Question, ask: Ask, attempts: int, origin: Origin, config: CaptionsConfig
-) -> Row:
-    """The row of the first answer that is kept, of the first answer if none is."""
-    if not question.tags:
-        return caption_row(question, None, origin, config)
-    rows: list[Row] = []
-    for attempt in range(attempts):
-        answer = await ask(question.tags, question.original, attempt)
-        rows.append(caption_row(question, answer, origin, config))
-        if rows[-1]["kept"] or answer is None:
-            break
-    return rows[-1] if rows[-1]["kept"] else rows[0]
-
-
-def caption_row(
-    question: Question, answer: Answer | None, origin: Origin, config: CaptionsConfig
-) -> Row:
-    """One row of CAPTIONS."""
-    text, finish = (answer.text, answer.finish) if answer else (None, "")
-    verdict = audit(question.original, question.tags, text, finish, config)
-    return {
-        "clip_id": question.clip_id,
-        "original": question.original,
-        "tags": list(question.tags),
-        "prompt_id": origin.prompt_id,
-        "model": origin.model,
-        "revision": origin.revision,
-        "sampling": origin.sampling,
-        "enriched": text or "",
-        "n_words": verdict.n_words,
-        "tag_coverage": verdict.tag_coverage,
-        "faithfulness": verdict.faithfulness,
-        "invented": verdict.invented,
-        "kept": verdict.reason == "",
-        "reason": verdict.reason,
-    }
-
-
-async def _keep_full(
-    one: Callable[[Batch], Awaitable[None]], batches: Iterable[Batch], questions: int
-) -> None:
-    """Run `one` over the batches, with at least `questions` of them out while there are any."""
-    running: dict[asyncio.Future[None], int] = {}
     try:
-        for batch in batches:
-            running[asyncio.ensure_future(one(batch))] = len(batch.questions)
-            while sum(running.values()) >= questions:
-                await _first(running)
-        while running:
-            await _first(running)
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        async with asyncio.TaskGroup() as shards_at_work:
+            for clips in shards:
+                trials = await asyncio.to_thread(enrichment.trials, clips)
+                out.send(len(trials))
+                shards_at_work.create_task(one(clips, trials))
+                await out.wait_for_room()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
-async def _first(running: dict[asyncio.Future[None], int]) -> None:
-    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        del running[task]
-    for task in done:
-        task.result()
+class _Out:
+    """Questions that are out; more are sent while there are fewer than `enough`."""
 
+    def __init__(self, enough: int) -> None:
+        self._enough, self._questions, self._room = enough, 0, asyncio.Event()
 
-def failed_requests(target: Path) -> int:
-    """Rows of a finished shard whose request failed: a rerun asks for them again."""
-    reasons: Sequence[str] = read_table(target, CAPTIONS, ["reason"])["reason"].to_pylist()
-    return sum(reason == "request_failed" for reason in reasons)
+    def send(self, questions: int) -> None:
+        self._questions += questions
+        if self._questions >= self._enough:
+            self._room.clear()
+
+    def come_back(self) -> None:
+        self._questions -= 1
+        if self._questions < self._enough:
+            self._room.set()
+
+    async def wait_for_room(self) -> None:
+        if self._questions >= self._enough:
+            await self._room.wait()

@@ -9,12 +9,15 @@ its line.
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from flap.captions.config import CaptionsConfig
 from flap.config import Section
 from flap.errors import UserError
 
@@ -41,13 +44,27 @@ class Prompt(Section):
     examples: tuple[Example, ...]
     chat_template: str | None  # for chat models whose tokenizer brings none
 
-    def text(self, tags: Sequence[str], caption: str) -> str:
-        """The prompt of a completion (without the opening), or the user's turn of a chat."""
-        asked = self._asked(tags, caption)
+    def body(
+        self, tags: Sequence[str], caption: str, attempt: int, config: CaptionsConfig
+    ) -> dict[str, Any]:
+        """A request's JSON but for the model's name: all that shapes the answer.
+
+        Args:
+            attempt: from 0; another one has another opening, and with a temperature another seed.
+        """
+        seed = config.seed + (attempt if config.temperature else 0)
+        body: dict[str, Any] = {
+            "temperature": config.temperature,
+            "max_tokens": config.max_tokens,
+            "seed": seed,
+        }
+        if self.stop:
+            body["stop"] = list(self.stop)
         if self.form == "chat":
-            return asked
-        worked = [f"{self._asked(e.tags, e.caption)} {e.answer}\n" for e in self.examples]
-        return "\n".join([*([f"{self.instruction}\n"] if self.instruction else []), *worked, asked])
+            turns = [("system", self.instruction), ("user", self._asked(tags, caption))]
+            return body | {"messages": [{"role": r, "content": text} for r, text in turns if text]}
+        opening = self.opening(tags, caption, attempt)
+        return body | {"prompt": f"{self._before}{self._asked(tags, caption)} {opening}".rstrip()}
 
     def opening(self, tags: Sequence[str], caption: str, attempt: int) -> str:
         """The opening for this caption: spread evenly over captions, another one each attempt."""
@@ -56,9 +73,17 @@ class Prompt(Section):
         digest = hashlib.sha256(self._asked(tags, caption).encode()).digest()
         return self.openings[(int.from_bytes(digest[:8]) + attempt) % len(self.openings)]
 
-    def attempts(self, wanted: int) -> int:
+    def attempts(self, config: CaptionsConfig) -> int:
         """How often it makes sense to ask: without sampling, once an opening."""
-        return min(wanted, max(len(self.openings), 1))
+        most = config.tries if config.temperature else max(len(self.openings), 1)
+        return min(config.tries, most)
+
+    @cached_property
+    def _before(self) -> str:
+        """What stands before the question of a completion: instruction and worked examples."""
+        parts = [f"{self.instruction}\n"] if self.instruction else []
+        parts += [f"{self._asked(e.tags, e.caption)} {e.answer}\n" for e in self.examples]
+        return "".join(f"{part}\n" for part in parts)
 
     def _asked(self, tags: Sequence[str], caption: str) -> str:
         spoken = ", ".join(spoken_tag(tag) for tag in tags)
@@ -87,3 +112,10 @@ def spoken_tag(display_name: str) -> str:
     """
     first = re.split(r"[,(]", display_name, maxsplit=1)[0].strip()
     return first if first.isupper() else first.lower()
+
+
+def within_budget(labels: Sequence[str], max_tags: int, max_words: int) -> tuple[str, ...]:
+    """The first labels, best first, that fit; the best one always does."""
+    words = list(accumulate(len(spoken_tag(label).split()) for label in labels))
+    fitting = sum(total <= max_words for total in words)
+    return tuple(labels[: min(max_tags, max(fitting, 1))])

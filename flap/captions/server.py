@@ -106,6 +106,8 @@ def _arguments(
     arguments += ["--host", "127.0.0.1", "--port", str(port), "--dtype", config.dtype]
     arguments += ["--max-model-len", str(config.max_model_len), "--enable-prefix-caching"]
     arguments += ["--tensor-parallel-size", str(config.tensor_parallel)]
+    if config.data_parallel > 1:
+        arguments += ["--data-parallel-size", str(config.data_parallel)]
     arguments += ["--block-size", str(_BLOCK_TOKENS)]
     if config.enforce_eager:
         arguments.append("--enforce-eager")

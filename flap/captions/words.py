@@ -1,17 +1,21 @@
-"""Words → stems that can be compared: content words of a caption, names of a tag.
+"""Words → stems that can be compared: a text's wording, names of a tag, sounds that go together.
 
 All English, by the Snowball stemmer and the word lists of words.yaml.
 """
 
 import functools
-import itertools
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import snowballstemmer
 from ruamel.yaml import YAML
+
+from flap.audioset import display_names
 
 WORDS_FILE = Path(__file__).with_name("words.yaml")
 
@@ -25,40 +29,38 @@ class WordLists:
     """words.yaml, stemmed."""
 
     stop: frozenset[str]  # words as they are written
+    foreign: frozenset[str]  # words as they are written
     generic: frozenset[str]  # words as they are written
+    silent: frozenset[str]
     same: Mapping[str, str]  # stem → the stem that stands for its group
     covers: Mapping[str, frozenset[str]]  # tag alternative → stems that also name it
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words of a text, without punctuation."""
-    return _WORD.findall(text.lower())
+class Wording(NamedTuple):
+    """A text taken apart, once for all that is asked of it."""
+
+    plain: str  # in lower case, without accents and curly apostrophes
+    words: list[str]  # without punctuation
+    stems: list[str]  # of each word
+    content: list[str]  # of each word, '' for those of the stop list
+    stem_set: frozenset[str]
+    content_set: frozenset[str]  # without ''
 
 
-def content_words(text: str) -> list[str]:
-    """Words that are not in the stop list, in order."""
-    return [word for word in words(text) if word not in word_lists().stop]
+class _Alternative(NamedTuple):
+    """One of the parts of a display name that commas and brackets set apart."""
+
+    head: str  # stem of the word that says what it is: "church bell" → bell
+    names: frozenset[str]  # stems any one of which names it
+    is_one_word: bool
 
 
-def content_stems(text: str) -> list[str]:
-    """Stems of the content words, in order."""
-    return [stem(word) for word in content_words(text)]
-
-
-def neighbouring_content(text: str) -> list[tuple[str, str]]:
-    """Stems of each two content words that stand side by side, in order."""
-    stop, spelled = word_lists().stop, words(text)
-    pairs = itertools.pairwise(spelled)
-    return [(stem(a), stem(b)) for a, b in pairs if a not in stop and b not in stop]
-
-
-def stems(text: str) -> list[str]:
-    """Stems of all words, in order."""
-    return [stem(word) for word in words(text)]
-
-
-def all_stems(text: str) -> frozenset[str]:
-    return frozenset(stems(text))
+def wording(text: str) -> Wording:
+    plain, stop = _plain(text), word_lists().stop
+    words: list[str] = _WORD.findall(plain)
+    stems = [stem(word) for word in words]
+    content = ["" if word in stop else found for word, found in zip(words, stems, strict=True)]
+    return Wording(plain, words, stems, content, frozenset(stems), frozenset(content) - {""})
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -74,24 +76,38 @@ def tag_names(display_name: str) -> frozenset[str]:
 
     "Church bell" → bell, chime, toll, …; "Male speech, man speaking" → speak, voice, …
     """
-    names: set[str] = set()
-    for part in _TAG_BREAKS.split(display_name.lower()):
-        spelled = words(part)
-        while len(spelled) > 1 and spelled[-1] in word_lists().generic:
-            spelled.pop()
-        cut = next((i for i, word in enumerate(spelled) if i and word in _PREPOSITIONS), None)
-        head = next(reversed(spelled[:cut]), None)
-        if head is None:
-            continue
-        names.add(stem(head))
-        for known in (head, part.strip()):
-            names |= word_lists().covers.get(known, frozenset())
-    return frozenset(names)
+    return frozenset[str]().union(*(known.names for known in _alternatives(display_name)))
+
+
+@functools.lru_cache(maxsize=4096)
+def tag_stems(display_name: str) -> frozenset[str]:
+    """Stems of the tag's own words."""
+    return wording(display_name).stem_set
 
 
 def names_tag(found: frozenset[str], display_name: str) -> bool:
     """Whether a text with these stems `found` names the tag."""
-    return bool(found & tag_names(display_name))
+    return not found.isdisjoint(tag_names(display_name))
+
+
+@functools.cache
+def sound_kin() -> Mapping[str, frozenset[str]]:
+    """Stem that names a sound of AudioSet → stems of sounds that whoever says it implies.
+
+    bark → dog, animal, …; dog → bark, puppy, animal, …; but car → no siren, for all police cars.
+    """
+    kin: defaultdict[str, set[str]] = defaultdict(set)
+    silent = word_lists().silent
+    for display_name in display_names():
+        spoken = display_name.split("(")[0]  # what stands in brackets tells like names apart
+        known = [one for one in _alternatives(spoken) if one.head not in silent]
+        for one in known:
+            kin[one.head].add(one.head)
+            if one.is_one_word:
+                kin[one.head] |= (one.names - silent) | {other.head for other in known}
+            for name in one.names - silent:
+                kin[name].add(one.head)
+    return {sound: frozenset(implied) for sound, implied in kin.items()}
 
 
 @functools.lru_cache(maxsize=1)
@@ -104,10 +120,32 @@ def word_lists() -> WordLists:
 
     return WordLists(
         stop=frozenset(raw["stop"]),
+        foreign=frozenset(raw["foreign"]),
         generic=frozenset(raw["generic"]),
+        silent=stemmed(raw["silent"]),
         same=same,
         covers={tag: stemmed(found) for tag, found in raw["covers"].items()},
     )
+
+
+def _alternatives(display_name: str) -> Iterator[_Alternative]:
+    lists = word_lists()
+    for part in _TAG_BREAKS.split(display_name.lower()):
+        spelled = _WORD.findall(part)
+        while len(spelled) > 1 and spelled[-1] in lists.generic:
+            spelled.pop()
+        cut = next((i for i, word in enumerate(spelled) if i and word in _PREPOSITIONS), None)
+        if head := next(reversed(spelled[:cut]), None):
+            covered = (lists.covers.get(known, frozenset()) for known in (head, part.strip()))
+            names = frozenset({stem(head)}).union(*covered)
+            yield _Alternative(stem(head), names, part.strip() == head)
+
+
+def _plain(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    spread = unicodedata.normalize("NFKD", text.replace("\u2019", "'"))
+    return "".join(letter for letter in spread if not unicodedata.combining(letter)).lower()
 
 
 def _snowball(word: str) -> str:

@@ -1,8 +1,8 @@
 """Section `pretrain` of params.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from flap.config import Section
 from flap.model.config import WeightsConfig
@@ -14,6 +14,7 @@ class PretrainConfig(Section):
     seed: NonNegativeInt
     audio_weights: Literal["tagger", "scratch"] | WeightsConfig  # the audio encoder's start
     captions: Literal["original", "enriched", "both", "none"]  # none: reconstruction alone
+    enriched_share: Annotated[float, Field(ge=0.0, le=1.0)]  # of the kept ones, added with both
     mask: MaskConfig
     views: PositiveInt  # masked views of a clip in one step, each contrasted with its caption
     reconstruction_weight: NonNegativeFloat  # of equation 2 beside equation 1; 0: no decoder
@@ -35,4 +36,8 @@ class PretrainConfig(Section):
     def _fits(self) -> "PretrainConfig":
         if self.captions == "none" and not self.reconstruction_weight:
             raise ValueError("without captions only reconstruction is trained: set its weight")
+        if self.captions != "both" and self.enriched_share != 1.0:
+            raise ValueError(
+                "pretrain.enriched_share may differ from 1.0 only with pretrain.captions: both"
+            )
         return self

@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+import xxhash
 
 from flap.clips import usable_clips
 from flap.errors import UserError
@@ -22,12 +24,17 @@ def training_clips(
     datasets: Iterable[str],
     which: Literal["original", "enriched", "both", "none"],
     dropped: Collection[str] = (),
+    *,
+    enriched_share: float = 1.0,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Clips of the split `train` with the captions to pair them with, in shard order.
 
     Args:
         clips, mels, datasets, dropped: as of `usable_clips`.
         captions: folder of CAPTIONS folders, one a dataset (`data/captions`).
+        enriched_share: of the kept enriched captions those that are used, 0..1; see `is_drawn`.
+        seed: which ones.
 
     Returns:
         As `usable_clips`, `captions` replaced; clips left without a caption are not in it. With
@@ -38,7 +45,7 @@ def training_clips(
     if which == "none":
         return found.assign(captions=pd.Series([[] for _ in found.index], index=found.index))
     if which != "original":
-        enriched = found["clip_id"].map(_kept_captions(captions, datasets))
+        enriched = found["clip_id"].map(_kept_captions(captions, datasets, enriched_share, seed))
         enriched = enriched.map(lambda kept: kept if isinstance(kept, list) else [])
         original = found["captions"].map(list)
         found["captions"] = original + enriched if which == "both" else enriched
@@ -50,8 +57,22 @@ def training_clips(
     return found
 
 
-def _kept_captions(captions: Path, datasets: Iterable[str]) -> "pd.Series[list[str]]":
-    """clip_id → its enriched captions that passed the audit."""
+def is_drawn(share: float, seed: int, clip_id: str, caption: str) -> bool:
+    """Whether a caption is among the `share` of all that are used.
+
+    A function of its arguments alone, so of no order; a higher share draws the same and more.
+    """
+    digest = xxhash.xxh3_64_intdigest(f"{clip_id}\n{caption}".encode(), seed=seed)
+    return digest < share * 2**64
+
+
+def _kept_captions(
+    captions: Path, datasets: Iterable[str], share: float, seed: int
+) -> "pd.Series[list[str]]":
+    """clip_id → its enriched captions that passed the audit and are drawn."""
     columns = ["clip_id", "enriched", "kept"]
     rows = pd.concat([read_folder(captions / dataset, CAPTIONS, columns) for dataset in datasets])
-    return rows[rows["kept"]].groupby("clip_id")["enriched"].agg(list)
+    kept = rows[rows["kept"]]
+    pairs = zip(kept["clip_id"], kept["enriched"], strict=True)
+    drawn = np.array([is_drawn(share, seed, *pair) for pair in pairs], dtype=bool)
+    return kept[drawn].groupby("clip_id")["enriched"].agg(list)

@@ -44,7 +44,7 @@ def render_card(facts: Facts, sections: Sections) -> str:
         .get_template("card.md.j2")
         .render(
             audio_start=_audio_start(pretrain["audio_weights"]),
-            captions=CAPTIONS[pretrain["captions"]],
+            captions=_captions(pretrain),
             configuration=fenced(_yaml({name: sections[name] for name in CONFIGURATION}), "yaml"),
             datasets=[_dataset_row(dataset, sections) for dataset in facts.datasets],
             enriched=enriched,
@@ -66,6 +66,12 @@ def render_card(facts: Facts, sections: Sections) -> str:
     return f"{ModelCard.from_template(data, template_str=card, body=body)}\n"
 
 
+def _captions(pretrain: Mapping[str, Any]) -> str:
+    share = pretrain["enriched_share"]
+    added = "" if share == 1 else f", of which {percent(share)} were drawn"
+    return CAPTIONS[pretrain["captions"]] + added
+
+
 @dataclass(frozen=True)
 class _DatasetRow:
     name: str
@@ -83,7 +89,7 @@ def _dataset_row(dataset: Dataset, sections: Sections) -> _DatasetRow:
         sections["datasets"][dataset.name]["adapter"],
         [number(splits.get(split, 0)) if splits else _GAP for split in SPLITS],
         _GAP if dataset.hours is None else f"{dataset.hours:.1f}",
-        f"{number(captions.kept)} of {number(len(captions.numbers))}" if captions else _GAP,
+        f"{number(captions.kept)} of {number(captions.rows)}" if captions else _GAP,
     )
 
 

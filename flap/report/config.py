@@ -7,6 +7,6 @@ from flap.config import Section
 
 class ReportConfig(Section):
     samples: NonNegativeInt
-    """Captions to show, half of them kept, half rejected."""
+    """Captions to show of each dataset: a third the best, a third the worst, a third random."""
     seed: int
-    """Which ones."""
+    """Which random ones."""

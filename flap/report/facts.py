@@ -49,7 +49,7 @@ def read_facts(
         benchmarks: names, each with the baseline that it scores, '' for the trained model.
     """
     return Facts(
-        datasets=[read_dataset(data, name, config) for name in datasets],
+        datasets=[read_dataset(data, metrics, name, config) for name in datasets],
         findings=read_findings(data / "audit"),
         tagger=read_json(metrics / "tagger.json"),
         history=read_history(metrics / "pretrain.csv"),

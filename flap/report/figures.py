@@ -14,6 +14,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from flap.report.metrics import MaskCost
+from flap.report.spread import Spread
 
 # Stand-ins that matplotlib can draw with, and what the page calls them.
 _INK, _GRID = "#010203", "#040506"
@@ -41,22 +42,22 @@ _STYLE: Any = {
 }
 
 
-def histogram(values: pd.Series, label: str, what: str, span: tuple[float, float] | None) -> Markup:
-    """How `values` are spread; `what` is counted on the y axis."""
-    numbers = values.to_numpy(dtype=float)
+def histogram(spread: Spread, label: str, what: str, span: tuple[float, float] | None) -> Markup:
+    """How the values are spread; `what` is counted on the y axis."""
 
     def draw(axes: Any) -> None:
-        axes.hist(numbers, bins=_edges(numbers, span), color=_SERIES[0])
+        edges = _edges(spread.values, span)
+        axes.hist(spread.values, bins=edges, weights=spread.rows, color=_SERIES[0])
         axes.set_ylabel(what)
 
-    median = f"median {np.median(numbers):.3g}" if len(numbers) else "no values"
-    return _svg(draw, f"Histogram of {label} over {len(numbers)} {what}: {median}.")
+    median = f"median {spread.median:.3g}" if spread.total else "no values"
+    return _svg(draw, f"Histogram of {label} over {spread.total} {what}: {median}.")
 
 
-def _edges(numbers: np.ndarray, span: tuple[float, float] | None) -> np.ndarray:
+def _edges(values: np.ndarray, span: tuple[float, float] | None) -> np.ndarray:
     """Bin edges over `span`, or from 0; whole numbers get bins of whole width."""
-    low, high = span or (0.0, float(numbers.max(initial=1.0)))
-    if span is None and (numbers == numbers.round()).all():
+    low, high = span or (0.0, float(values.max(initial=1.0)))
+    if span is None and (values == values.round()).all():
         width = max(1, math.ceil(high / _BINS))
         return np.arange(0, high + width + 1, width) - 0.5
     return np.linspace(low, high, _BINS + 1)

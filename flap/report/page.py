@@ -2,11 +2,14 @@
 
 from markupsafe import Markup
 
+from flap.report.captions import Captions
+from flap.report.examples import RULE
 from flap.report.facts import Facts
 from flap.report.figures import flops_chart, histogram, history_charts
 from flap.report.graph import graph_svg
 from flap.report.levels import CLIPPED, SILENT, levels
 from flap.report.metrics import flat_numbers
+from flap.report.spread import Spread
 from flap.report.tables import Dataset
 from flap.report.templating import environment, number, percent
 
@@ -21,7 +24,10 @@ def render(facts: Facts) -> str:
         level_limits={"clipped": CLIPPED, "silent": SILENT},
         graph=graph_svg(_notes(facts)),
         audio_figures={d.name: _audio_figure(d) for d in facts.datasets if d.audio is not None},
-        caption_figures={d.name: _caption_figures(d) for d in facts.datasets if d.captions},
+        caption_figures={
+            d.name: _caption_figures(d.captions) for d in facts.datasets if d.captions
+        },
+        rule=RULE,
         flops_chart=flops_chart(facts.flops) if facts.flops else None,
         charts=[] if facts.history is None else history_charts(facts.history),
         tagger_numbers=flat_numbers(facts.tagger or {}),
@@ -34,7 +40,7 @@ def _cards(facts: Facts) -> list[tuple[str, str, str]]:
     if clips := facts.total("audio"):
         hours = sum(d.hours for d in facts.datasets if d.hours is not None)
         cards.append((number(clips), "clips", f"{hours:.1f} h of sound"))
-    asked = sum(len(d.captions.numbers) for d in facts.datasets if d.captions)
+    asked = sum(d.captions.rows for d in facts.datasets if d.captions)
     if asked:
         kept = facts.total("captions")
         cards.append((number(kept), "enriched captions", f"{percent(kept / asked)} kept"))
@@ -59,7 +65,7 @@ def _notes(facts: Facts) -> dict[str, str]:
         if (total := facts.total(stage))
     }
     if enriched := [d.captions for d in facts.datasets if d.captions]:
-        asked = sum(len(captions.numbers) for captions in enriched)
+        asked = sum(captions.rows for captions in enriched)
         notes["captions"] = f"{number(facts.total('captions'))} of {number(asked)}"
         notes["llm"] = " + ".join(sorted({w.split(" (")[0] for c in enriched for w in c.writers}))
     if facts.findings is not None:
@@ -76,19 +82,22 @@ def _notes(facts: Facts) -> dict[str, str]:
 
 def _audio_figure(dataset: Dataset) -> Markup:
     assert dataset.audio is not None
-    return histogram(dataset.audio["duration_s"], "duration, seconds", "clips", None)
+    durations = Spread.of(dataset.audio["duration_s"].to_numpy())
+    return histogram(durations, "duration, seconds", "clips", None)
 
 
-def _caption_figures(dataset: Dataset) -> list[tuple[str, Markup]]:
-    assert dataset.captions is not None
-    numbers = dataset.captions.numbers
-    answered = numbers[numbers["n_words"] > 0]
+def _caption_figures(captions: Captions) -> list[tuple[str, Markup]]:
+    """Of the answers; a measure that none has gives no figure."""
     titles = (
+        ("n_words", "words", None),
         ("tag_coverage", "share of tags named", (0.0, 1.0)),
         ("faithfulness", "share of the original kept", (0.0, 1.0)),
         ("invented", "share in neither original nor tags", (0.0, 1.0)),
-        ("n_words", "words", None),
+        ("n_tokens", "tokens", None),
     )
+    spreads = captions.spreads
     return [
-        (label, histogram(answered[name], label, "captions", span)) for name, label, span in titles
+        (label, histogram(spreads[name], label, "captions", span))
+        for name, label, span in titles
+        if spreads[name].total
     ]

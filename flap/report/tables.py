@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from flap.report.captions import Captions, read_captions
 from flap.report.config import ReportConfig
 from flap.report.levels import COLUMNS as LEVELS
-from flap.schemas import CAPTIONS, CLIPS, MELS, REJECTS, TAGS, TableSpec
+from flap.schemas import CLIPS, MELS, REJECTS, TAGS, TableSpec
 from flap.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
 
 EXAMPLES = 3
@@ -53,7 +53,7 @@ class Dataset:
     rejects: list[Reason]
     audio: pd.DataFrame | None  # duration_s, source_rate_hz, channels, loudness and the like
     tags: list[tuple[str, int]] | None
-    captions: "Captions | None"
+    captions: Captions | None
 
     @property
     def rates(self) -> list[tuple[str, int]]:
@@ -79,32 +79,14 @@ class Dataset:
         return next((count for count in self.counts if count.stage == stage), None)
 
 
-@dataclass(frozen=True)
-class Captions:
-    """The enriched captions of a dataset."""
-
-    numbers: pd.DataFrame  # kept, reason, n_words, tag_coverage, faithfulness, invented
-    writers: list[str]
-    samples: pd.DataFrame
-
-    @property
-    def kept(self) -> int:
-        return int(self.numbers["kept"].sum())
-
-    @property
-    def reasons(self) -> list[tuple[str, int]]:
-        refused = self.numbers.loc[~self.numbers["kept"], "reason"]
-        return _counted(Counter(refused))
-
-
-def read_dataset(data: Path, name: str, config: ReportConfig) -> Dataset:
+def read_dataset(data: Path, metrics: Path, name: str, config: ReportConfig) -> Dataset:
     """Read what stages `sources`, `audio`, `tagging` and `captions` left for one dataset."""
     sources, audio, tagging, captions = (
         data / stage / name for stage in ("sources", "audio", "tagging", "captions")
     )
     clips = _read(sources, CLIPS, ["split", "licence"])
     tags = _read(tagging, TAGS, ["labels"])
-    enriched = _read_captions(captions, config)
+    enriched = read_captions(captions, metrics / "captions" / f"{name}.json", config)
     return Dataset(
         name=name,
         splits=None if clips is None else _by_split(clips),
@@ -142,8 +124,8 @@ def _counts(sources: Path, audio: Path, tagging: Path, captions: Captions | None
     if n_tagging := count_rows(tagging):
         counts.append(Count("tagging", n_audio, n_tagging, 0))
     if captions:
-        asked = len(captions.numbers)
-        counts.append(Count("captions", asked, captions.kept, asked - captions.kept))
+        refused = captions.rows - captions.kept
+        counts.append(Count("captions", captions.rows, captions.kept, refused))
     return counts
 
 
@@ -160,29 +142,3 @@ def _rejects(stage_folder: Path) -> list[Reason]:
 
 def _examples(group: pd.DataFrame) -> list[tuple[str, str]]:
     return list(group[["clip_id", "detail"]].head(EXAMPLES).itertuples(index=False, name=None))
-
-
-def _read_captions(folder: Path, config: ReportConfig) -> Captions | None:
-    if not count_rows(folder):
-        return None
-    rows = read_folder(folder, CAPTIONS).sort_values(["clip_id", "original"], kind="stable")
-    who = ["model", "revision", "prompt_id", "sampling"]
-    writers = [
-        f"{row.model} ({row.revision}), prompt {row.prompt_id}, sampling {row.sampling}"
-        for row in rows[who].drop_duplicates().sort_values(who).itertuples()
-    ]
-    numbers = rows[["kept", "reason", "n_words", "tag_coverage", "faithfulness", "invented"]]
-    return Captions(numbers, writers, _sample(rows, config))
-
-
-def _sample(rows: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
-    """Half kept, half rejected as far as there are any; kept ones first."""
-    random = np.random.default_rng(config.seed)
-    kept, refused = (np.flatnonzero(rows["kept"] == value) for value in (True, False))
-    n_refused = min(len(refused), config.samples // 2)
-    n_kept = min(len(kept), config.samples - n_refused)
-    chosen = [
-        np.sort(random.choice(pool, size, replace=False))
-        for pool, size in ((kept, n_kept), (refused, n_refused))
-    ]
-    return rows.iloc[np.concatenate(chosen)]
