@@ -17,7 +17,7 @@ from flap.captions.cache import AnswerCache
 from flap.captions.client import Client
 from flap.captions.config import CaptionsConfig
 from flap.captions.endpoints import Endpoints, endpoints_of_environment
-from flap.captions.enrich import Enrichment, ask_shards
+from flap.captions.enrich import Enrichment, ask_shards, count_questions
 from flap.captions.metrics import caption_metrics
 from flap.captions.prompt import Prompt, load_prompt
 from flap.captions.server import serve
@@ -25,8 +25,7 @@ from flap.captions.words import WORDS_FILE
 from flap.config import load_section
 from flap.errors import UserError
 from flap.llm.checkpoint import Manifest, read_manifest
-from flap.schemas import CLIPS
-from flap.shards import count_rows, read_table, shard_paths
+from flap.shards import count_rows, shard_paths
 from flap.work import Work, fingerprint, identity, note_shard, run_shards
 from pipeline import stage
 
@@ -73,9 +72,9 @@ def main(
             with _endpoints(job) as endpoints:
                 asyncio.run(_ask(job, cache, endpoints, left, made_from))
         spent = cache.spent(out.name)
-    in_splits = sum(_in_splits(path, job.config) for path in job.shards)
+    in_splits, questions = _count(job, job.shards)
     rows = count_rows(job.work.folder)
-    stage.print_counts("captions", in_splits, rows, in_splits - rows)
+    stage.print_counts("captions", in_splits, rows, rejected=in_splits - questions)
     measured = caption_metrics(job.work.folder) | {"server_seconds": round(spent.seconds, 1)}
     _publish(job, metrics, measured)
 
@@ -129,12 +128,12 @@ async def _ask(
     made_from: Callable[[Path], str],
 ) -> None:
     """Answer and write the shards that are left."""
-    start, rows = time.monotonic(), sum(_in_splits(path, job.config) for path in left)
+    start, (_, questions) = time.monotonic(), _count(job, left)
     note = partial(note_shard, job.work, made_from=made_from)
     progress: tqdm[Any]
     async with Client(endpoints, job.config.concurrency) as client:
         asker = Asker(client.ask, cache, job.enrichment.asked, job.work.out.name)
-        with tqdm(desc="captions", total=rows, unit="caption") as progress:
+        with tqdm(desc="captions", total=questions, unit="caption") as progress:
             await ask_shards(job.enrichment, left, job.target, asker, note, progress)
     seconds = time.monotonic() - start
     typer.echo(
@@ -143,9 +142,11 @@ async def _ask(
     )
 
 
-def _in_splits(clips: Path, config: CaptionsConfig) -> int:
-    splits = read_table(clips, CLIPS, ["split"])["split"].to_pylist()
-    return sum(split in config.splits for split in splits)
+def _count(job: Job, shards: Sequence[Path]) -> tuple[int, int]:
+    """Clips of the wanted splits, and how many of them are questions."""
+    tags, config = job.enrichment.tags, job.config
+    counts = [count_questions(path, tags / path.name, config) for path in shards]
+    return sum(clips for clips, _ in counts), sum(questions for _, questions in counts)
 
 
 def _publish(job: Job, metrics: Path, measured: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from flap.captions.asker import Asked, Asker, Question
@@ -76,6 +78,16 @@ def read_questions(clips: Path, tags: Path, config: CaptionsConfig) -> list[Ques
         for row in rows
         if row["split"] in config.splits and row["clip_id"] in known and row["captions"]
     ]
+
+
+def count_questions(clips: Path, tags: Path, config: CaptionsConfig) -> tuple[int, int]:
+    """Clips of the wanted splits in one shard, and how many of them are questions."""
+    table = read_table(clips, CLIPS, ["clip_id", "split", "captions"])
+    wanted = table.filter(pc.is_in(table["split"], pa.array(config.splits)))
+    heard = read_table(tags, TAGS, ["clip_id"])["clip_id"]
+    has_caption = pc.greater(pc.list_value_length(wanted["captions"]), 0)
+    asked = pc.and_(pc.is_in(wanted["clip_id"], heard), has_caption)
+    return len(wanted), pc.sum(asked).as_py() or 0
 
 
 async def ask_shards(
