@@ -36,7 +36,7 @@ def run_each(
     """Call `function(item)` for each item, and yield the items in the order they end.
 
     An exception is that item's outcome, and the others go on. If a process on this machine is
-    killed, the items then at work have that as their outcome.
+    killed, the items then at work, or just ended, have that as their outcome.
 
     Args:
         max_jobs: the most items at a time; one of them on this machine is in this process.
@@ -78,27 +78,28 @@ def _on_processes(
     if not wanted.isdigit() or wanted == "0":
         raise UserError(f"FLAP_JOBS={wanted}: expected a number of processes")
     jobs = min(int(wanted), max_jobs or int(wanted), len(items))
-    run = joblib.Parallel(
-        n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1
-    )
     attempt = partial(_numbered_attempt, _project(), function)
-    left, out = set(range(len(items))), set[int]()
+    left = set(range(len(items)))
 
-    def calls() -> Iterator[Any]:
+    def calls(out: set[int]) -> Iterator[Any]:
         for number in sorted(left):
             out.add(number)
             yield joblib.delayed(attempt)(number, items[number])
 
     while left:
+        out = set[int]()
+        # A pool's late callbacks reach their own Parallel: each round has one of its own.
+        run = joblib.Parallel(
+            n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1
+        )
         try:
-            for number, error in run(calls()):
+            for number, error in run(calls(out)):
                 left.remove(number)
                 out.remove(number)
                 yield items[number], error
         except BrokenProcessPool as error:
             left -= out
             yield from ((items[number], error) for number in sorted(out))
-            out.clear()
 
 
 def _numbered_attempt(

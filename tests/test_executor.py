@@ -89,9 +89,10 @@ def test_others_go_on_when_a_process_is_killed(
 ) -> None:
     monkeypatch.setenv("FLAP_JOBS", "2")
     monkeypatch.chdir(tmp_path)
-    outcomes = dict(run_each(acting(tmp_path), ["die", *(f"{i}" for i in range(20))]))
-    assert len(outcomes) == 21
-    assert sum(error is not None for error in outcomes.values()) <= 3  # those then at work
+    items = ["die", *(f"{i}" for i in range(100))]
+    outcomes = list(run_each(acting(tmp_path), items))
+    assert sorted(item for item, _ in outcomes) == sorted(items)  # each once
+    assert sum(error is not None for _, error in outcomes) < 50  # those at work, or just ended
 
 
 def test_an_error_that_cannot_travel_is_told(
