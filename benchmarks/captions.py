@@ -117,7 +117,7 @@ class Inputs:
 
     def _bodies(self) -> list[dict[str, Any]]:
         config = load_section(self._params, "captions", CaptionsConfig)
-        asked = Asked(load_prompt(config.prompt), "", config)
+        asked = Asked(load_prompt(config.prompt), self._model, "", config)
         questions = (
             question
             for clips in sorted((self._root / "clips").iterdir())

@@ -89,9 +89,9 @@ def _open(clips: Path, tags: Path, llm: Path, out: Path, config: CaptionsConfig)
     made_of = {"prompt": prompt.id, "weights": manifest.sha256, "words": WORDS_FILE.read_text()}
     provenance = {"stage": "captions", "llm": manifest.model_dump(), "prompt": prompt.id}
     provenance |= {"captions": config.model_dump(mode="json")}
-    asked = Asked(prompt, manifest.sha256, config)
+    asked = Asked(prompt, manifest.name, manifest.sha256, config)
     cache = out.parents[1] / ".cache" / "answers.sqlite"
-    enrichment = Enrichment(asked, manifest.name, tags, cache, provenance)
+    enrichment = Enrichment(asked, tags, cache, provenance)
     return Job(enrichment, llm, shards, Work.open(out, fingerprint([], config, **made_of)))
 
 
@@ -110,13 +110,13 @@ def _inputs(tags: Path, clips: Path) -> str:
 
 @contextmanager
 def _endpoints(job: Job) -> Iterator[Endpoints]:
-    model, asked = job.enrichment.model, job.enrichment.asked
-    given = endpoints_of_environment(model)
+    asked = job.enrichment.asked
+    given = endpoints_of_environment(asked.model)
     if given is not None:
         yield given
         return
     log = job.work.folder.parent / "vllm.log"
-    with serve(job.llm, model, asked.prompt, asked.config.serve, log) as started:
+    with serve(job.llm, asked.model, asked.prompt, asked.config.serve, log) as started:
         yield started
 
 

@@ -125,7 +125,8 @@ def test_many_requests_failing_is_an_error(inputs: Inputs, monkeypatch: pytest.M
 
 
 def test_several_servers_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs, one, two = write_inputs(tmp_path, clips=80, tries=1), Behaviour(), Behaviour()
+    inputs = write_inputs(tmp_path, clips=80, tries=1)
+    one, two = Behaviour(delay_s=0.05), Behaviour(delay_s=0.05)
     with fake_llm_server(one) as first, fake_llm_server(two) as second:
         monkeypatch.setenv("FLAP_LLM_ENDPOINTS", f"{first}, {second}")
         stage.main(**inputs.arguments())

@@ -208,7 +208,7 @@ def test_a_verdict_by_hand() -> None:
     found = _judge("A dog barks in a yard.", ["Dog", "Rain"], "Rain and a dog barking, and a cat.")
     # The original names one tag of two; of dog, bark, yard two are kept; of rain, dog, bark, cat
     # the cat is new, and a sound.
-    assert found == Verdict(8, 1.0, 0.5, 2 / 3, 0.25, 1, "invented")
+    assert found == Verdict(8, 0, 1.0, 0.5, 2 / 3, 0.25, 1, "invented")
 
 
 @pytest.mark.parametrize(

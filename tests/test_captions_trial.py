@@ -20,12 +20,12 @@ GOOD = "A dog is barking in the rain."
 
 
 def asked(prompt: str = "few_shot", **changes: Any) -> Asked:
-    return Asked(load_prompt(prompt), "w" * 64, config(**changes))
+    return Asked(load_prompt(prompt), "llm", "w" * 64, config(**changes))
 
 
 def trial_of(*answers: Answer | Failure, **changes: Any) -> Trial:
     """As far as it asks for them."""
-    trial = Trial(QUESTION, asked(**changes), "llm")
+    trial = Trial(QUESTION, asked(**changes))
     for answer in answers:
         if not trial.is_over:
             trial.add(answer)
@@ -63,7 +63,7 @@ def test_a_failure_ends_it_and_is_told() -> None:
 
 
 def test_without_tags_nothing_is_asked() -> None:
-    trial = Trial(Question("d/0", "A dog barks.", ()), asked(), "llm")
+    trial = Trial(Question("d/0", "A dog barks.", ()), asked())
     assert trial.is_over
     assert (trial.row()["reason"], trial.row()["requests"]) == ("no_tags", 0)
 
@@ -81,7 +81,7 @@ def test_another_try_is_asked_otherwise() -> None:
 def test_prompts_put_the_paper_request(name: str) -> None:
     prompt = load_prompt(name)
     question = Question("", 'It {rains} <b>\n"now".', ("Male speech, man speaking", "Rain"))
-    body = Asked(prompt, "", config()).body(question, 0)
+    body = Asked(prompt, "llm", "", config()).body(question, 0)
     text = body["prompt"] if prompt.form == "completion" else body["messages"][-1]["content"]
     assert "Describe a situation with male speech, rain sounds and combine it with" in text
     assert question.original in text
@@ -96,11 +96,11 @@ def test_only_what_is_sent_is_in_the_key() -> None:
     assert key(base) == key(asked(max_words=3, min_tag_coverage=0.9, concurrency=1, tries=1))
     written = base.prompt.model_dump() | {"id": "renamed"}
     prompt = Prompt.model_validate(written)
-    assert key(Asked(prompt, base.weights, base.config)) == key(base)
+    assert key(Asked(prompt, "llm", base.weights, base.config)) == key(base)
     examples = Prompt.model_validate(written | {"examples": written["examples"][:1]})
     others = [
-        key(Asked(examples, base.weights, base.config)),
-        key(Asked(prompt, "other weights", base.config)),
+        key(Asked(examples, "llm", base.weights, base.config)),
+        key(Asked(prompt, "llm", "other weights", base.config)),
         key(asked(max_tokens=3)),
         key(asked(seed=5)),
         key(asked("paper_chat")),

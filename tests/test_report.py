@@ -124,7 +124,7 @@ def audit_row(clip_id: str) -> Row:
 def caption_row(index: int, clip_id: str) -> Row:
     kept = index % 3 != 0
     judged = {"n_words": 4 + index, "tag_coverage": 1.0 if kept else 0.25, "faithfulness": 0.75}
-    judged |= {"n_tokens": 6 + index, "original_coverage": 0.5, "attempt": index % 2}
+    judged |= {"n_tokens": 6 + index, "original_coverage": 0.5, "requests": 1 + index % 2}
     writer = {"prompt_id": "few_shot-1", "model": "tiny", "revision": "1", "sampling": "{}"}
     empty: Row = {c.name: "" if c.type == pa.string() else 0 for c in CAPTIONS.columns}
     return {

@@ -1,14 +1,17 @@
 """Questions → answers, each asked once: from the cache, from a question in flight, or anew."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from flap.captions.cache import Answer, AnswerCache, request_key
 from flap.captions.client import Failure
 from flap.captions.config import CaptionsConfig
 from flap.captions.prompt import Prompt
+from flap.shards import Row
 
 Send = Callable[[dict[str, Any]], Awaitable[Answer | Failure]]
 
@@ -27,8 +30,19 @@ class Asked:
     """What a question is put with."""
 
     prompt: Prompt
-    weights: str  # hash of the model's
+    model: str  # its name at the server
+    weights: str  # their hash
     config: CaptionsConfig
+
+    @cached_property
+    def origin(self) -> Row:
+        """What a row of CAPTIONS says of where its answer is from."""
+        return {
+            "prompt_id": self.prompt.id,
+            "model": self.model,
+            "revision": self.weights[:16],
+            "sampling": json.dumps(self.config.sampling, sort_keys=True),
+        }
 
     def body(self, question: Question, attempt: int) -> dict[str, Any]:
         return self.prompt.body(question.tags, question.original, attempt, self.config)

@@ -61,6 +61,7 @@ class Verdict(NamedTuple):
     """What the audit found; shares are 0..1; `reason` is '' for a caption that is kept."""
 
     n_words: int
+    n_tokens: int
     tag_coverage: float
     original_coverage: float  # share of the tags that the original names
     faithfulness: float
@@ -106,7 +107,8 @@ def audit(
         "invented": added > limits.max_invented,
     }
     reason = next((reason for reason in REASONS if broken[reason]), "")
-    return Verdict(n_words, coverage, tag_coverage(tags, before), kept, added, sounds, reason)
+    named_before = tag_coverage(tags, before)
+    return Verdict(n_words, n_tokens, coverage, named_before, kept, added, sounds, reason)
 
 
 def tag_coverage(tags: Sequence[str], text: Wording) -> float:

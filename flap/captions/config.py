@@ -40,3 +40,12 @@ class CaptionsConfig(Section):
     max_invented: float
     max_invented_sounds: NonNegativeInt
     serve: ServeConfig
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """What a request says of sampling."""
+        return {
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+        }

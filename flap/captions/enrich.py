@@ -31,7 +31,6 @@ class Enrichment:
     """All that makes a CAPTIONS shard of its inputs; called, it makes one from the cache alone."""
 
     asked: Asked
-    model: str
     tags: Path  # folder of TAGS shards
     cache: Path
     provenance: Mapping[str, Any]
@@ -45,7 +44,7 @@ class Enrichment:
 
     def trials(self, clips: Path) -> list[Trial]:
         questions = read_questions(clips, self.tags / clips.name, self.asked.config)
-        return [Trial(question, self.asked, self.model) for question in questions]
+        return [Trial(question, self.asked) for question in questions]
 
     def write(self, trials: list[Trial], target: Path) -> None:
         write_rows(target, (trial.row() for trial in trials), CAPTIONS, self.provenance)
@@ -69,25 +68,29 @@ class Enrichment:
 
 def read_questions(clips: Path, tags: Path, config: CaptionsConfig) -> list[Question]:
     """The questions of one shard, in the order of CLIPS."""
-    rows = read_table(clips, CLIPS, ["clip_id", "split", "captions"]).to_pylist()
-    heard = read_table(tags, TAGS, ["clip_id", "labels"]).to_pylist()
+    _, asked = _read_clips(clips, tags, config)
     limits = config.max_tags, config.max_tag_words
+    heard = read_table(tags, TAGS, ["clip_id", "labels"]).to_pylist()
     known = {row["clip_id"]: within_budget(row["labels"], *limits) for row in heard}
     return [
         Question(row["clip_id"], row["captions"][0], known[row["clip_id"]])
-        for row in rows
-        if row["split"] in config.splits and row["clip_id"] in known and row["captions"]
+        for row in asked.to_pylist()
     ]
 
 
 def count_questions(clips: Path, tags: Path, config: CaptionsConfig) -> tuple[int, int]:
     """Clips of the wanted splits in one shard, and how many of them are questions."""
+    in_splits, asked = _read_clips(clips, tags, config)
+    return len(in_splits), len(asked)
+
+
+def _read_clips(clips: Path, tags: Path, config: CaptionsConfig) -> tuple[pa.Table, pa.Table]:
+    """The rows of the wanted splits, and those of them that have a caption and a row in TAGS."""
     table = read_table(clips, CLIPS, ["clip_id", "split", "captions"])
-    wanted = table.filter(pc.is_in(table["split"], pa.array(config.splits)))
+    in_splits = table.filter(pc.is_in(table["split"], pa.array(config.splits)))
     heard = read_table(tags, TAGS, ["clip_id"])["clip_id"]
-    has_caption = pc.greater(pc.list_value_length(wanted["captions"]), 0)
-    asked = pc.and_(pc.is_in(wanted["clip_id"], heard), has_caption)
-    return len(wanted), pc.sum(asked).as_py() or 0
+    has_caption = pc.greater(pc.list_value_length(in_splits["captions"]), 0)
+    return in_splits, in_splits.filter(pc.and_(pc.is_in(in_splits["clip_id"], heard), has_caption))
 
 
 async def ask_shards(

@@ -52,12 +52,9 @@ class Prompt(Section):
         Args:
             attempt: from 0; another one has another opening, and with a temperature another seed.
         """
-        seed = config.seed + (attempt if config.temperature else 0)
-        body: dict[str, Any] = {
-            "temperature": config.temperature,
-            "max_tokens": config.max_tokens,
-            "seed": seed,
-        }
+        body: dict[str, Any] = dict(config.sampling)
+        if config.temperature:
+            body["seed"] += attempt
         if self.stop:
             body["stop"] = list(self.stop)
         if self.form == "chat":

@@ -40,7 +40,7 @@ class Captions:
     rows: int
     kept: int
     reasons: list[tuple[str, int]]  # of those not kept, most frequent first
-    retried: int  # rows whose answer is a later try
+    retried: int  # rows asked more than once
     retried_kept: int
     errors: list[str]  # the first few distinct ones of failed requests
     spreads: dict[str, Spread]  # by column; n_tokens of known ones, the rest of answered rows
@@ -86,7 +86,7 @@ def read_captions(folder: Path, metrics: Path, config: ReportConfig) -> Captions
 class _Tally:
     """Counts over shards."""
 
-    COLUMNS = tuple(dict.fromkeys([*COLUMNS, *_ANSWERED, "n_tokens", "attempt", "reason"]))
+    COLUMNS = tuple(dict.fromkeys([*COLUMNS, *_ANSWERED, "n_tokens", "requests", "reason"]))
 
     def __init__(self) -> None:
         self.kept = self.retried = self.retried_kept = 0
@@ -95,7 +95,7 @@ class _Tally:
         self.spreads: dict[str, Spread] = {}
 
     def add(self, path: Path, rows: pd.DataFrame) -> None:
-        retried = rows["attempt"] > 0
+        retried = rows["requests"] > 1
         self.kept += int(rows["kept"].sum())
         self.retried += int(retried.sum())
         self.retried_kept += int((retried & rows["kept"]).sum())
