@@ -47,7 +47,7 @@ def main(
     identity = fingerprint(inputs, config, encoder, model_config, dropped=sorted(dropped))
 
     from flap.pretrain.build import build  # torch loads after --help and errors
-    from flap.pretrain.loop import CHECKPOINT, HISTORY, Trainer
+    from flap.pretrain.loop import CHECKPOINTS, HISTORY, Trainer
     from flap.pretrain.pairs import training_clips
     from flap.processor.processor import processor_of
     from flap.training.distributed import ranks_from_environment
@@ -75,12 +75,12 @@ def main(
             print(f"pretrain: {report or 'the audio encoder starts from scratch'}")
         trainer.run(work.folder)
         if ranks.is_first:
-            model.save_pretrained(work.folder)
+            trainer.trained.save_pretrained(work.folder)
             processor_of(model, tokenizer, front_end).save_pretrained(work.folder)
             history.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work.folder / HISTORY, history)
-            for progress in (CHECKPOINT, HISTORY):
-                (work.folder / progress).unlink()
+            (work.folder / HISTORY).unlink()
+            shutil.rmtree(work.folder / CHECKPOINTS)
             work.publish()
 
 

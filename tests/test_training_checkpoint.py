@@ -101,13 +101,12 @@ def test_training_goes_on_as_if_unbroken(tmp_path: Path) -> None:
         assert checkpoints.load().step == 0
         train(model, optimizer, range(3))
         average.layers[0].weight.data.lerp_(model.layers[0].weight, 0.1)
-        values = {"best": 0.1 + 0.2, "name": "x"}
-        checkpoints.save(3, score=0.5, values=values)
+        checkpoints.save(3, score=0.5)
     other, other_optimizer = build(1)
     other_average = copy.deepcopy(other)
     with Checkpoints(tmp_path, other, other_optimizer, ema=other_average) as checkpoints:
         progress = checkpoints.load()
-    assert (progress.step, progress.score, progress.values) == (3, 0.5, values)
+    assert (progress.step, progress.score) == (3, 0.5)
     assert_equal(other_average.state_dict(), average.state_dict())
     assert_equal(state(other, other_optimizer), state(model, optimizer))
     for one in ((model, optimizer), (other, other_optimizer)):

@@ -1,10 +1,15 @@
 """The history of a run as CSV, one row a step, which `dvc plots` draws."""
 
 import csv
+import math
 from pathlib import Path
 
-from flap.pretrain.objective import Losses
+import torch
+
 from flap.shards import atomic_path
+from flap.training.meter import Reading
+
+MEASURED = Reading._fields  # of the machine, unlike the others not the same in each run
 
 _COLUMNS = (
     "step",
@@ -14,7 +19,10 @@ _COLUMNS = (
     "reconstruction_loss",
     "learning_rate",
     "logit_scale",
+    "gradient_norm",  # before clipping
     "val_loss",  # contrastive, or of reconstruction where that alone is trained
+    "val_recall_at_10",  # mean of both directions
+    *MEASURED,
 )
 
 
@@ -33,15 +41,13 @@ class History:
             rows = [row for row in csv.DictReader(file) if int(row["step"]) <= steps_done]
         return cls(path, rows)
 
-    def add_step(self, *, losses: Losses, **values: float | None) -> None:
-        """Append a step; None becomes an empty cell."""
-        values["loss"] = losses.total.item()
-        for name in ("contrastive", "reconstruction"):
-            part = getattr(losses, name)
-            values[f"{name}_loss"] = None if part is None else part.item()
-        self._rows.append(
-            {name: "" if values[name] is None else f"{values[name]:.6g}" for name in _COLUMNS}
-        )
+    def add(self, **values: float | torch.Tensor | None) -> None:
+        """Append a step; what is None or NaN becomes an empty cell."""
+        row = dict.fromkeys(_COLUMNS, "")
+        for name, value in values.items():
+            if value is not None and not math.isnan(value):
+                row[name] = f"{float(value):.6g}"
+        self._rows.append(row)
 
     def flush(self) -> None:
         with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:

@@ -12,11 +12,10 @@ pickles that the run itself made in its own work folder; tensors are read with `
 
 import math
 import warnings
-from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 import torch.distributed as dist
@@ -83,21 +82,18 @@ class Checkpoints:
         finally:
             self._stager.close()
 
-    def save(
-        self, step: int, *, score: float = math.nan, values: Mapping[str, Any] | None = None
-    ) -> None:
+    def save(self, step: int, *, score: float = math.nan) -> None:
         """Begin to write the state after `step` steps; waits first for the write before.
 
         Args:
             score: of the validation, the higher the better; the first rank's decides.
-            values: to be given back by `load`, as JSON holds them; the first rank's.
 
         Raises:
             OSError: the write before failed, for instance on a full disk (ENOSPC).
         """
         assert step > 0, "before its first step an optimiser has no state; DCP would make it one"
         self.wait()
-        writer = PublishingWriter(self.folder, Progress(step, score, dict(values or {})))
+        writer = PublishingWriter(self.folder, Progress(step, score))
         writing = async_save(
             self._state(),
             storage_writer=writer,

@@ -9,9 +9,8 @@ import json
 import math
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 _PARTIAL, _PROGRESS = ".partial", "progress.json"
 
@@ -22,7 +21,6 @@ class Progress:
 
     step: int = 0
     score: float = math.nan  # the higher, the better; NaN if there is none
-    values: dict[str, Any] = field(default_factory=dict)  # what JSON can hold
 
 
 @dataclass(frozen=True)

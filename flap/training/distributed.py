@@ -67,12 +67,13 @@ def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def gather_rows(rows_BE: torch.Tensor) -> torch.Tensor:
-    """Rows of all ranks in rank order (W·B, E).
+def own_rank() -> int:
+    """This process's number, 0 if it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
-    The gradient of every rank's loss reaches the rows; each rank computes the same loss over
-    all rows, so DDP's mean over ranks makes the parameters' gradients those of one process.
-    """
+
+def gather_rows(rows_BE: torch.Tensor) -> torch.Tensor:
+    """Rows of all ranks in rank order (W·B, E); the gradients of every rank's loss reach them."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows_BE
     return _GatherRows.apply(rows_BE)  # type: ignore[no-untyped-call]
