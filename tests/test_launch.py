@@ -196,20 +196,17 @@ def until(condition: Callable[[], object], *runs: Run) -> None:
         time.sleep(0.05)
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    return list(folder.glob("data/.work/pretrain/model/*/checkpoint*"))
-
-
-def newest_checkpoint(folder: Path) -> int:
-    """When it was written, in nanoseconds; 0 if there is none."""
-    return max((path.stat().st_mtime_ns for path in checkpoints(folder)), default=0)
+def checkpointed(folder: Path) -> int:
+    """The step of the last whole checkpoint; 0 if there is none."""
+    whole = folder.glob("data/.work/pretrain/model/*/checkpoints/step-*[0-9]")
+    return max((int(path.name.removeprefix("step-")) for path in whole), default=0)
 
 
 def is_complete(folder: Path) -> bool:
     """Whether the model stands there with a history without gaps, and no work is left."""
     load_flap(folder / "data/pretrain/model")
     steps = pd.read_csv(folder / "metrics/pretrain.csv")["step"].tolist()
-    return steps == list(range(1, len(steps) + 1)) and not checkpoints(folder)
+    return steps == list(range(1, len(steps) + 1)) and not checkpointed(folder)
 
 
 ONE_RANK_OBJECTS = """
@@ -244,8 +241,8 @@ def test_training_goes_on_when_a_worker_dies(corpus: Corpus) -> None:
     argv = [sys.executable, *COMMAND[1:]]
     with started(argv, folder, "run", FLAP_NPROC="2") as run:
         for dead in (0, 1):
-            before = newest_checkpoint(folder)
-            until(lambda before=before: newest_checkpoint(folder) > before, run)
+            before = checkpointed(folder)
+            until(lambda before=before: checkpointed(folder) > before, run)
             run.rank(dead).kill()
         assert run.wait() == 0, run.output
     starts = [int(step) for step in STARTS.findall(run.output)]
@@ -258,7 +255,7 @@ def test_a_worker_that_keeps_dying_ends_the_run(corpus: Corpus) -> None:
     folder = project(corpus, epochs=30, dropout=0.1)
     argv = [sys.executable, *COMMAND[1:]]
     with started(argv, folder, "run", FLAP_NPROC="1", FLAP_MAX_RESTARTS="0") as run:
-        until(lambda: checkpoints(folder), run)
+        until(lambda: checkpointed(folder), run)
         run.rank(0).kill()
         assert run.wait() == 1
     assert "error: rank 0 failed (SIGKILL) once more than FLAP_MAX_RESTARTS" in run.output
@@ -303,7 +300,7 @@ def test_training_goes_on_when_a_host_is_cut_off_and_comes_back(
     joining = [*second, "-m", "pipeline.join"]
     with started([*first, *COMMAND[1:]], folder, "head", **environ) as head:
         with started(joining, folder, "lost", **environ) as lost:
-            until(lambda: checkpoints(folder), head, lost)
+            until(lambda: checkpointed(folder), head, lost)
             ip("-n", hosts[1], "link", "set", "eth0", "down")
             lost.kill()
             ip("-n", hosts[1], "link", "set", "eth0", "up")
