@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from flap.pretrain.objective import Losses
 from flap.pretrain.step import Step
 from flap.training.batches import Batch
 from flap.training.distributed import Ranks, ranks_from_environment
+from flap.training.meter import Meter
 from flap.training.order import Pair
 
 BATCH, WEIGHT, STEP = 12, 0.5, 7
@@ -219,3 +222,36 @@ def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("flap.model.loss._BLOCK_LOGITS", 30)
     for found, expected in zip(loss_and_gradients(), whole, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def peak_gib(batch: int, micro_batch: int | None) -> float:
+    """Peak memory of a process of its own that takes one step."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak_gib, batch, micro_batch).result()
+
+
+def _peak_gib(batch: int, micro_batch: int | None) -> float:
+    encoder = ENCODER.model_copy(update={"width": 64, "depth": 6})
+    clips = pd.DataFrame({"captions": [[CAPTIONS[clip % 3]] for clip in range(batch)]})
+    tokenizer = build_tokenizer(TEXT, CAPTIONS)
+    flap = build_flap(encoder, MODEL, with_decoder=False).train()
+    settings = config(batch=batch, micro_batch=micro_batch, reconstruction_weight=0.0)
+    step = Step(
+        settings, flap, flap, ModelInputs(tokenizer, flap.config, ALONE.device), clips, ALONE, 9
+    )
+
+    def drawn() -> Iterator[Batch]:
+        for part in step.parts * step.passes:
+            pairs = [Pair(clip, 0, 0) for clip in range(part.start, part.stop)]
+            windows = WindowBatch(mels(len(pairs), seed=part.start), torch.zeros(len(pairs)) > 0)
+            yield Batch(windows, pairs)
+
+    step.backward(0, drawn())
+    return Meter(ALONE.device).stop(batch).peak_memory_gib
+
+
+def test_memory_is_that_of_a_micro_batch() -> None:
+    """The paper's batch of 2304, 64 pairs at a time."""
+    one = peak_gib(64, None)
+    assert peak_gib(2304, 64) < 1.3 * one
+    assert peak_gib(2304, None) > 1.5 * one  # so the limit above means something

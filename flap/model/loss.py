@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-_BLOCK_LOGITS = 2**22  # held at a time: 16 MiB in float32
+_BLOCK_LOGITS = 2**20  # held at a time: 4 MiB in float32
 
 
 def contrastive_loss(
