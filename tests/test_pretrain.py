@@ -208,18 +208,12 @@ def test_killed_training_resumes_to_the_bit(corpus: Corpus) -> None:
     child = start(folder, 1)
     work = folder / "data" / ".work" / "pretrain" / "model"
     deadline = time.monotonic() + 120
-    while not _checkpoints(work) and time.monotonic() < deadline:
+    while _last_checkpoint(work) < 130 and time.monotonic() < deadline:
         time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    assert _checkpoints(work), "killed before the first checkpoint"
-    deadline = time.monotonic() + 30
-    resumed = None
-    while resumed is None:  # the killed launcher's rank ends a moment later
-        try:
-            resumed, resumed_history = finish(folder)
-        except AssertionError as error:
-            assert "still at work" in str(error) and time.monotonic() < deadline
+    assert 130 <= _last_checkpoint(work) < len(history) - 100
+    resumed, resumed_history = finish(folder)
     losses = history["loss"]
     assert losses.iloc[-20:].mean() < 0.9 * losses.iloc[5:25].mean()
     for name, weight in unbroken.items():
@@ -227,8 +221,10 @@ def test_killed_training_resumes_to_the_bit(corpus: Corpus) -> None:
     pd.testing.assert_frame_equal(history, resumed_history)
 
 
-def _checkpoints(work: Path) -> list[Path]:
-    return [path for path in work.glob("*/checkpoints/step-*") if not path.suffix]
+def _last_checkpoint(work: Path) -> int:
+    """The step of the last whole checkpoint, 0 if there is none."""
+    found = [path.name for path in work.glob("*/checkpoints/step-*") if not path.suffix]
+    return max((int(name.removeprefix("step-")) for name in found), default=0)
 
 
 def test_micro_batches_and_ranks_learn_what_one_learns(corpus: Corpus) -> None:
