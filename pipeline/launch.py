@@ -69,8 +69,12 @@ def launch(module: str, arguments: list[str], *, joins: bool = False) -> None:
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(variable, node.interface.name)
 
-        from pipeline.elastic import run  # torch loads after --help and errors
+        # torch loads after --help and errors
+        from flap.training.distributed import RANKS_FOLDER
+        from pipeline.elastic import run
 
+        if node.head is None:
+            os.environ[RANKS_FOLDER] = folder
         run(torchrun)
 
 

@@ -162,6 +162,11 @@ class Run:
         (found,) = (p for p in self.family() if p.environ().get("RANK") == str(number))
         return found
 
+    def listening(self) -> set[str]:
+        """Addresses that its processes listen at."""
+        sockets = (found for p in self.family() for found in p.net_connections("inet"))
+        return {found.laddr.ip for found in sockets if found.status == psutil.CONN_LISTEN}
+
     def wait(self) -> int:
         return self.process.wait(SECONDS)
 
@@ -243,6 +248,7 @@ def test_training_goes_on_when_a_worker_dies(corpus: Corpus) -> None:
         for dead in (0, 1):
             before = checkpointed(folder)
             until(lambda before=before: checkpointed(folder) > before, run)
+            assert run.listening() == {"127.0.0.1"}
             run.rank(dead).kill()
         assert run.wait() == 0, run.output
     starts = [int(step) for step in STARTS.findall(run.output)]

@@ -10,6 +10,9 @@ import torch
 import torch.distributed as dist
 
 
+RANKS_FOLDER = "FLAP_RANKS_FOLDER"  # set by the launcher where all ranks are on one machine
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among all of them."""
@@ -36,11 +39,24 @@ def ranks_from_environment() -> Iterator[Ranks]:
     if "RANK" not in os.environ:
         yield Ranks(0, 1, device or torch.device("cpu"))
         return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", init_method=_meeting_place())
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device or torch.device("cpu"))
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place() -> str:
+    """Ranks of one machine meet in a file of the launcher's folder; a port would be open to all.
+
+    A restart's ranks meet elsewhere: in the file stand the dead ones' addresses.
+    """
+    folder = os.environ.get(RANKS_FOLDER)
+    if not folder:
+        return "env://"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    numbers = f"rank={os.environ['RANK']}&world_size={os.environ['WORLD_SIZE']}"
+    return f"file://{folder}/ranks-{attempt}?{numbers}"
 
 
 class _GatherRows(torch.autograd.Function):
