@@ -60,7 +60,9 @@ class AudioDecoder(nn.Module):
             mean, variance = target_BNP.mean(-1, keepdim=True), target_BNP.var(-1, keepdim=True)
             target_BNP = (target_BNP - mean) / (variance + _VARIANCE_EPS).sqrt()
         views = len(keep_BK) // len(mel_BTF)
-        return reconstruction_loss(at_least_float32(predicted_BNP), target_BNP.repeat(views, 1, 1), keep_BK)
+        return reconstruction_loss(
+            at_least_float32(predicted_BNP), target_BNP.repeat(views, 1, 1), keep_BK
+        )
 
 
 def reconstruction_loss(

@@ -5,7 +5,7 @@ resumed from a checkpoint goes on as if it had not stopped.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from flap.errors import UserError
 from flap.model.flap import FlapModel
 from flap.model.masking import check_mask
 from flap.pretrain.config import PretrainConfig
-from flap.pretrain.history import History
+from flap.pretrain.history import History, Row
 from flap.pretrain.inputs import ModelInputs
 from flap.pretrain.objective import Losses
 from flap.pretrain.step import Step, Towers
@@ -72,6 +72,11 @@ class Trainer:
                 f"{config.batch}; lower pretrain.batch or raise pretrain.epochs"
             )
         self._prepare_model()
+        self.average = None
+        if config.ema_decay is not None:
+            self.average = AveragedModel(
+                self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
+            )
         self.inputs = ModelInputs(self.tokenizer, self.model.config, self.ranks.device)
         self.step = Step(
             config,
@@ -89,27 +94,22 @@ class Trainer:
             eps=config.adam.eps,
             weight_decay=config.adam.weight_decay,
         )
-        self.average = None
-        if config.ema_decay is not None:
-            self.average = AveragedModel(
-                self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
-            )
 
     @property
     def trained(self) -> FlapModel:
         """The model to evaluate and to keep: the average of the weights where there is one."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
-    def run(self, folder: Path) -> None:
+    def run(self, folder: Path, tell: Callable[[Row], None] | None = None) -> None:
         """Train to the end, resuming from what stands in `folder`; history and state go there.
 
-        Afterwards `trained` is the model to keep.
+        Afterwards `trained` is the model to keep. `tell` is called with each row of the history.
         """
         config, keeps_best = self.config, self.config.keep == "best"
         state = (self.model, self.optimizer)
         with Checkpoints(folder / CHECKPOINTS, *state, ema=self.average) as checkpoints:
             done = checkpoints.load().step
-            history = History.resume(folder / HISTORY, done)
+            history = History.resume(folder / HISTORY, done, tell)
             meter = Meter(self.ranks.device)
             batches = meter.waiting_for(iter(self._batches(range(done, self.total_steps))))
             bar = tqdm(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-
 RANKS_FOLDER = "FLAP_RANKS_FOLDER"  # set by the launcher where all ranks are on one machine
 
 
