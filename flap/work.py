@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from flap.executor import run_each
 from flap.shards import atomic_path
 
 _ATTEMPTS = 3
+_LOCK_SECONDS = 15.0  # what a killed run leaves behind, readers or another rank, ends within it
 
 
 def fingerprint(inputs: Sequence[Path], *sections: BaseModel, **more: Any) -> str:
@@ -106,13 +108,18 @@ class Work:
 
 def _lock(path: Path) -> IO[bytes]:
     file = path.open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"{path.parent}: another run of this stage is still at work; wait for it or end it"
-        ) from None
-    return file
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise UserError(
+                    f"{path.parent}: another run of this stage is still at work; "
+                    "wait for it or end it"
+                ) from None
+        time.sleep(0.1)
 
 
 def run_shards(

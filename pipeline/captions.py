@@ -115,7 +115,7 @@ def _endpoints(job: Job) -> Iterator[Endpoints]:
     if given is not None:
         yield given
         return
-    log = job.work.folder.parent / "vllm.log"
+    log = job.work.folder.parent.with_suffix(".vllm.log")  # publishing leaves it
     with serve(job.llm, asked.model, asked.prompt, asked.config.serve, log) as started:
         yield started
 

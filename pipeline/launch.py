@@ -2,29 +2,87 @@
 
 Topology changes no result, so it comes from the environment and not from params.yaml:
 
-    FLAP_NPROC   processes on this node (default: one a GPU, or one)
-    FLAP_NNODES  nodes (default 1); with more, FLAP_HEAD=host:port is where they meet
+    FLAP_NPROC         processes on this node (default: one a GPU, or one)
+    FLAP_NNODES        nodes (default 1), or min:max; the same on all
+    FLAP_HEAD          host:port of the first node, where the others join it
+    FLAP_INTERFACE     network interface or address to train over (default: towards FLAP_HEAD)
+    FLAP_MAX_RESTARTS  how often workers start again after one died (default 5)
+
+The first node runs this, by `dvc repro`; the others run `make join`. In a Slurm step of several
+nodes, FLAP_NNODES and FLAP_HEAD are Slurm's unless they are set.
 """
 
 import os
 import sys
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 
 from flap.errors import UserError
 from pipeline.stage import exit_with_parent, report_errors
+from pipeline.topology import Topology, topology
+
+_WAIT_SECONDS = 600  # for the head to begin, and for all nodes to come
 
 
-def command(module: str, arguments: list[str]) -> list[str]:
-    """The torchrun command line for `python -m module arguments`."""
-    nodes = os.environ.get("FLAP_NNODES", "1")
-    where = ["--standalone"]
-    if nodes != "1":
-        if "FLAP_HEAD" not in os.environ:
-            raise UserError("FLAP_NNODES is set: set FLAP_HEAD=host:port of the first node too")
-        head = os.environ["FLAP_HEAD"]
-        where = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={head}"]
-    processes = os.environ.get("FLAP_NPROC") or ("gpu" if _has_gpu() else "1")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *where]
-    return [*torchrun, f"--nproc-per-node={processes}", "-m", module, *arguments]
+def command(
+    module: str, arguments: list[str], environ: Mapping[str, str], node: Topology, folder: str
+) -> list[str]:
+    """The arguments of torchrun for `python -m module arguments` on this node.
+
+    Args:
+        folder: a private one for torchrun's files.
+    """
+    # torchrun unpickles what it finds at the endpoint. A port would be open to the network.
+    endpoint, conf = f"{folder}/rendezvous", "store_type=file"
+    if node.head:
+        endpoint = node.head
+        waits = f"join_timeout={_WAIT_SECONDS},read_timeout={_WAIT_SECONDS}"
+        conf = f"is_host={int(node.is_head)},{waits}"
+    processes = _number(environ, "FLAP_NPROC", least=1) or ("gpu" if _has_gpu() else "1")
+    # On two nodes, one death can take two or three: each notices the other's end by itself.
+    restarts = _number(environ, "FLAP_MAX_RESTARTS", least=0) or "5"
+    return [
+        f"--nnodes={node.nodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={endpoint}",
+        f"--rdzv-conf={conf}",
+        f"--log-dir={folder}",
+        f"--local-addr={node.interface.address}",
+        f"--nproc-per-node={processes}",
+        f"--max-restarts={restarts}",
+        "-m",
+        module,
+        *arguments,
+    ]
+
+
+def launch(module: str, arguments: list[str], *, joins: bool = False) -> None:
+    """Run `python -m module arguments` on this node's ranks; `joins` another node's run or leads.
+
+    Raises:
+        UserError: a variable is missing or wrong, or the run could not go on.
+    """
+    exit_with_parent()
+    node = topology(os.environ, joins=joins)
+    with TemporaryDirectory(prefix="flap-") as folder:
+        torchrun = command(module, arguments, os.environ, node, folder)
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, node.interface.name)
+
+        # torch loads after --help and errors
+        from flap.training.distributed import RANKS_FOLDER
+        from pipeline.elastic import run
+
+        if node.head is None:
+            os.environ[RANKS_FOLDER] = folder
+        run(torchrun)
+
+
+def _number(environ: Mapping[str, str], variable: str, *, least: int) -> str | None:
+    value = environ.get(variable)
+    if value and not (value.isdecimal() and int(value) >= least):
+        raise UserError(f"{variable}={value}: a whole number from {least} is expected")
+    return value or None
 
 
 def _has_gpu() -> bool:
@@ -41,9 +99,7 @@ def main() -> None:
     module, *arguments = sys.argv[1:]
     if "--help" in arguments:
         os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
-    torchrun = command(module, arguments)
-    exit_with_parent()
-    os.execv(sys.executable, torchrun)
+    launch(module, arguments)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,16 @@ def main(
     inputs += tagger.glob("*")
     identity = fingerprint(inputs, config, encoder, model_config, dropped=sorted(dropped))
 
+    from flap.pretrain.trackers import Run
+    from flap.pretrain.tracking import Tracking, trackers_from_environment
+
+    trackers = trackers_from_environment()
+    sections = {"pretrain": config, "model": model_config, "encoder": encoder}
+    parameters = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    tracked = Run(identity, out.parents[1] / ".tracking", parameters)
+
     from flap.pretrain.build import build  # torch loads after --help and errors
-    from flap.pretrain.loop import CHECKPOINT, HISTORY, Trainer
+    from flap.pretrain.loop import CHECKPOINTS, HISTORY, Trainer
     from flap.pretrain.pairs import training_clips
     from flap.processor.processor import processor_of
     from flap.training.distributed import ranks_from_environment
@@ -64,7 +72,10 @@ def main(
     )
     validation = usable_clips(clips, mels, datasets, ["val"])
     front_end = check_front_end(training, encoder.n_mels)
-    with ranks_from_environment() as ranks:
+    with (
+        ranks_from_environment() as ranks,
+        Tracking(trackers if ranks.is_first else [], tracked) as tracking,
+    ):
         work = Work.open(out, identity, follower=not ranks.is_first)
         model, tokenizer, report = build(config, encoder, model_config, training, tagger)
         trainer = Trainer(config, model, tokenizer, training, validation, ranks)
@@ -73,14 +84,14 @@ def main(
             print(f"pretrain: {len(training)} clips, {pairs} pairs, {ranks.world_size} rank(s)")
             print(f"pretrain: {len(dropped)} training clips left out by the audit")
             print(f"pretrain: {report or 'the audio encoder starts from scratch'}")
-        trainer.run(work.folder)
+        trainer.run(work.folder, tracking.add)
         if ranks.is_first:
-            model.save_pretrained(work.folder)
+            trainer.trained.save_pretrained(work.folder)
             processor_of(model, tokenizer, front_end).save_pretrained(work.folder)
             history.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work.folder / HISTORY, history)
-            for progress in (CHECKPOINT, HISTORY):
-                (work.folder / progress).unlink()
+            (work.folder / HISTORY).unlink()
+            shutil.rmtree(work.folder / CHECKPOINTS)
             work.publish()
 
 

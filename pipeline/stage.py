@@ -3,12 +3,14 @@
 import ctypes
 import functools
 import json
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -42,17 +44,25 @@ def report_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        _end(str(error))
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {where}no space left on the disk; free some, run again", err=True)
-        sys.exit(1)
+        _end(f"{where}no space left on the disk; free some, run again")
     except KeyboardInterrupt:
         typer.echo("interrupted; what is finished is kept, run again to go on", err=True)
         sys.exit(INTERRUPTED)
+
+
+def _end(message: str) -> NoReturn:
+    """Exit 1 with a message; a rank leaves it to the launcher, which shows it once for all."""
+    if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        reply = {"message": message, "timestamp": int(time.time())}
+        Path(error_file).write_text(json.dumps(reply))
+    else:
+        typer.echo(f"error: {message}", err=True)
+    sys.exit(1)
 
 
 def exit_with_parent() -> None:

@@ -1,5 +1,7 @@
 """Stage `tagger`: log-mels and labels, a released checkpoint, or both → a tagger and its mAP."""
 
+import shutil
+
 from flap.audioset import display_names
 from flap.config import load_section
 from flap.errors import UserError
@@ -53,9 +55,9 @@ def main(
                     "give labels to some recordings, add a dataset that has them, such as the "
                     "demo, or import a tagger: tagger.weights, and tagger.epochs: 0"
                 )
-        checkpoint = work.folder / "checkpoint.pt"
-        train(config, tagger, training, learned.hot_CX, checkpoint)
-        checkpoint.unlink()
+        checkpoints = work.folder / "checkpoints"
+        train(config, tagger, training, learned.hot_CX, checkpoints)
+        shutil.rmtree(checkpoints)
     scores: dict[str, float] = {"clips": len(holdout), "classes": 0}
     if truth.hot_CX.any():
         scores = mean_average_precision(truth.hot_CX, predict(tagger, holdout))

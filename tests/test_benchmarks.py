@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks import audio_stage, captions, encoder, fbank, interleaved, mel_read
+from benchmarks import (
+    audio_stage,
+    captions,
+    encoder,
+    fbank,
+    interleaved,
+    loader,
+    mel_read,
+    train_step,
+)
 
 
 def test_ratio_is_the_median_over_rounds() -> None:
@@ -60,3 +69,16 @@ def test_audio_stage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     monkeypatch.setenv("FLAP_JOBS", "1")  # it sets this itself, for the time of the test
     audio_stage.main(shards=2, seconds=0)
     assert set(last_line(capsys)["ratios"]) == {"speedup", "same_columns", "two_process"}
+
+
+@pytest.mark.slow
+def test_train_step(capsys: pytest.CaptureFixture[str]) -> None:
+    train_step.main(width=64, depth=2, batch=2, seconds=0)
+    assert set(last_line(capsys)["ratios"]) == {"masked", "vs_hf_clap"}
+
+
+def test_loader(capsys: pytest.CaptureFixture[str]) -> None:
+    loader.main(clips=64, width=64, depth=1, seconds=0)
+    ratios = last_line(capsys)["ratios"]
+    assert set(ratios) == {"vs_consumption", "data_wait"}
+    assert 0 < ratios["data_wait"] < 1

@@ -162,6 +162,8 @@ def test_the_stage_starts_its_own_server(
     stage.main(**inputs.arguments())
     assert len(pd.read_parquet(inputs.root / "data/captions/demo")) == 18
     assert _left_over(pids, 0.0) == []
+    log = inputs.root / "data/.work/captions/demo.vllm.log"
+    assert "a line of the server's own" in log.read_text()
 
 
 @pytest.mark.slow

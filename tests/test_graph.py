@@ -43,7 +43,7 @@ MAY_IMPORT = {  # package → packages beside the core
     "captions": set(),
     "model": set(),
     "training": {"model"},
-    "pretrain": {"model", "training"},
+    "pretrain": {"model", "retrieval", "training"},
     "processor": {"audio", "model"},
     "retrieval": {"audio", "model"},
     "report": set(),

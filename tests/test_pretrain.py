@@ -26,8 +26,10 @@ from flap.model.import_weights import import_weights
 from flap.model.saved import load_flap
 from flap.model.tagger import Tagger, save_tagger
 from flap.pretrain.config import PretrainConfig
+from flap.pretrain.history import MEASURED
+from flap.pretrain.inputs import ModelInputs
 from flap.pretrain.pairs import is_drawn, training_clips
-from pipeline.launch import command
+from flap.pretrain.validation import validate
 
 ROOT = Path(__file__).parents[1]
 PARAMS = """
@@ -53,14 +55,19 @@ pretrain:
   reconstruction_weight: 0.5
   spec_augment: {{max_frames: 4, max_bins: 4}}
   epochs: {epochs}
+  unmasked_steps: 0
   batch: 8
+  micro_batch: null
+  optimizer: ls_clap
   learning_rate: 2.0e-3
-  betas: [0.9, 0.999]
-  weight_decay: 0.0
   warmup_steps: 5
+  max_gradient_norm: null
+  ema_decay: null
+  keep: last
   gradient_checkpointing: false
   compile: false
   shuffle_shards: 2
+  streams: 4
   evaluate_every: 10
   checkpoint_every: 10
   loader_workers: 0
@@ -179,7 +186,9 @@ def finish(folder: Path, processes: int = 1) -> tuple[dict[str, torch.Tensor], p
     output, _ = child.communicate(timeout=200)
     assert child.returncode == 0, output
     weights = load_file(folder / "data" / "pretrain" / "model" / "model.safetensors")
-    return weights, pd.read_csv(folder / "history.csv")
+    history = pd.read_csv(folder / "history.csv")
+    assert (history[list(MEASURED)] > 0).all(axis=None)
+    return weights, history.drop(columns=list(MEASURED))
 
 
 def test_two_ranks_learn_what_one_learns(corpus: Corpus) -> None:
@@ -199,23 +208,57 @@ def test_killed_training_resumes_to_the_bit(corpus: Corpus) -> None:
     child = start(folder, 1)
     work = folder / "data" / ".work" / "pretrain" / "model"
     deadline = time.monotonic() + 120
-    while not list(work.glob("*/checkpoint.pt")) and time.monotonic() < deadline:
+    while _last_checkpoint(work) < 130 and time.monotonic() < deadline:
         time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    assert list(work.glob("*/checkpoint.pt")), "killed before the first checkpoint"
-    deadline = time.monotonic() + 30
-    resumed = None
-    while resumed is None:  # the killed launcher's rank ends a moment later
-        try:
-            resumed, resumed_history = finish(folder)
-        except AssertionError as error:
-            assert "still at work" in str(error) and time.monotonic() < deadline
+    assert 130 <= _last_checkpoint(work) < len(history) - 100
+    resumed, resumed_history = finish(folder)
     losses = history["loss"]
     assert losses.iloc[-20:].mean() < 0.9 * losses.iloc[5:25].mean()
     for name, weight in unbroken.items():
         assert torch.equal(weight, resumed[name]), name
     pd.testing.assert_frame_equal(history, resumed_history)
+
+
+def _last_checkpoint(work: Path) -> int:
+    """The step of the last whole checkpoint, 0 if there is none."""
+    found = [path.name for path in work.glob("*/checkpoints/step-*") if not path.suffix]
+    return max((int(name.removeprefix("step-")) for name in found), default=0)
+
+
+def test_micro_batches_and_ranks_learn_what_one_learns(corpus: Corpus) -> None:
+    folder = project(corpus, epochs=10, dropout=0.0)
+    _, history = finish(folder)
+    folder = project(
+        corpus, epochs=10, dropout=0.0, changes={"micro_batch: null": "micro_batch: 3"}
+    )
+    _, in_parts = finish(folder, processes=2)
+    pd.testing.assert_frame_equal(history, in_parts, rtol=2e-3)
+
+
+def test_the_best_average_of_the_weights_is_kept(corpus: Corpus) -> None:
+    changes = {
+        "keep: last": "keep: best",
+        "ema_decay: null": "ema_decay: 0.9",
+        "max_gradient_norm: null": "max_gradient_norm: 0.1",
+        "unmasked_steps: 0": "unmasked_steps: 12",
+        "evaluate_every: 10": "evaluate_every: 3",
+        "learning_rate: 2.0e-3": "learning_rate: 5.0e-2",  # so that the last is not the best
+        "checkpoint_every: 10": "checkpoint_every: 7",
+    }
+    folder = project(corpus, epochs=10, dropout=0.0, changes=changes)
+    _, history = finish(folder)
+    assert history["reconstruction_loss"].isna().sum() == 12
+    saved = load_flap(folder / "data/pretrain/model")
+    inputs = ModelInputs(saved.tokenizer, saved.model.config, torch.device("cpu"))
+    val = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
+    found = validate(saved.model, inputs, val)
+    evaluated = history.dropna(subset=["val_recall_at_10"])
+    best = evaluated.loc[evaluated["val_recall_at_10"].idxmax()]
+    assert found.recall_at_10 == pytest.approx(best["val_recall_at_10"])
+    assert found.loss == pytest.approx(best["val_loss"], rel=1e-4)
+    assert len(evaluated) == -(-len(history) // 3)
 
 
 def test_sound_alone_is_learned_by_reconstruction(corpus: Corpus) -> None:
@@ -276,13 +319,3 @@ def test_settings_that_make_no_sense_end_with_a_message(
     child = start(project(corpus, epochs=1, dropout=0.0, changes=changes), 1)
     output, _ = child.communicate(timeout=200)
     assert child.returncode == 1 and message in output, output
-
-
-def test_launch_turns_the_environment_into_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLAP_NPROC", "2")
-    assert command("m", ["--x"])[3:] == ["--standalone", "--nproc-per-node=2", "-m", "m", "--x"]
-    monkeypatch.setenv("FLAP_NNODES", "3")
-    with pytest.raises(UserError, match="FLAP_HEAD"):
-        command("m", [])
-    monkeypatch.setenv("FLAP_HEAD", "10.0.0.1:29400")
-    assert "--nnodes=3" in command("m", []) and "--rdzv-endpoint=10.0.0.1:29400" in command("m", [])

@@ -21,10 +21,10 @@ from flap.model.config import EncoderConfig, WeightsConfig
 from flap.model.masking import Mask2D
 from flap.model.tagger import Tagger, save_tagger
 from flap.model.windows import SpecAugment
-from flap.tagger import loop
 from flap.tagger.build import build
 from flap.tagger.config import TaggerConfig
 from flap.tagger.loop import mean_average_precision, predict, targets, train
+from flap.training.checkpoint import Checkpoints
 
 ENCODER = EncoderConfig(
     clip_frames=48, n_mels=32, mel_mean=-6.0, mel_std=3.0, patch=16, width=32, depth=2, heads=2
@@ -68,27 +68,27 @@ def test_training_learns_and_resumes_to_the_bit(corpus: Corpus, tmp_path: Path) 
     holdout = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
     hot_CX = targets(clips["labels"], SOUNDS).hot_CX
 
-    def trained(checkpoint: Path) -> np.ndarray:
+    def trained(checkpoints: Path) -> np.ndarray:
         torch.manual_seed(0)
         tagger = Tagger(ENCODER, 3)
-        train(CONFIG, tagger, clips, hot_CX, checkpoint)
+        train(CONFIG, tagger, clips, hot_CX, checkpoints)
         return predict(tagger, holdout)
 
-    unbroken = trained(tmp_path / "unbroken.pt")
+    unbroken = trained(tmp_path / "unbroken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", _save_twice_then_die(loop.save_checkpoint))
+        patch.setattr(Checkpoints, "save", _save_twice_then_die(Checkpoints.save))
         with pytest.raises(KeyboardInterrupt):
-            trained(tmp_path / "broken.pt")
-    assert np.array_equal(trained(tmp_path / "broken.pt"), unbroken)
+            trained(tmp_path / "broken")
+    assert np.array_equal(trained(tmp_path / "broken"), unbroken)
     truth = targets(holdout["labels"], SOUNDS).hot_CX
     assert mean_average_precision(truth, unbroken)["mAP"] > 0.95
 
 
 def _save_twice_then_die(save: Callable[..., None]) -> Callable[..., None]:
-    def wrapped(path: Path, step: int, *rest: object) -> None:
+    def wrapped(checkpoints: Checkpoints, step: int) -> None:
         if step > 2 * CONFIG.checkpoint_every:
             raise KeyboardInterrupt
-        save(path, step, *rest)
+        save(checkpoints, step)
 
     return wrapped
 
@@ -97,7 +97,7 @@ def test_too_few_clips_for_a_batch_are_an_error(corpus: Corpus, tmp_path: Path) 
     clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
     config = CONFIG.model_copy(update={"epochs": 1, "batch": 64})
     with pytest.raises(UserError, match="make no batch of 64"):
-        train(config, Tagger(ENCODER, 3), clips, np.zeros((6, 3)), tmp_path / "x.pt")
+        train(config, Tagger(ENCODER, 3), clips, np.zeros((6, 3)), tmp_path)
 
 
 def weights(source: Path) -> WeightsConfig:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -195,12 +196,24 @@ def test_an_error_of_the_user_is_not_tried_again(data: Path) -> None:
     assert count_rows(work.folder) == 0
 
 
-def test_second_run_of_a_live_stage_is_refused(tmp_path: Path) -> None:
+def test_second_run_of_a_live_stage_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flap.work._LOCK_SECONDS", 0.3)
     first = Work.open(tmp_path / "data" / "out" / "x", "f")
     with pytest.raises(UserError, match="another run of this stage is still at work"):
         Work.open(tmp_path / "data" / "out" / "x", "f")
     del first
     Work.open(tmp_path / "data" / "out" / "x", "f")
+
+
+def test_a_run_waits_for_what_a_killed_one_left_behind(tmp_path: Path) -> None:
+    first = Work.open(tmp_path / "data" / "out" / "x", "f")
+    assert first._lock
+    timer = threading.Timer(0.5, first._lock.close)
+    timer.start()
+    Work.open(tmp_path / "data" / "out" / "x", "f")
+    timer.join()
 
 
 def test_fingerprint_follows_parameters_and_inputs(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def _arguments(
     if config.enforce_eager:
         arguments.append("--enforce-eager")
     if prompt.chat_template is not None:
-        template = log.with_name("chat_template.jinja")
+        template = log.with_suffix(".jinja")
         template.write_text(prompt.chat_template)
         arguments += ["--chat-template", str(template.absolute())]
     return arguments

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from flap.model.config import DecoderConfig, EncoderConfig
+from flap.model.loss import at_least_float32
 from flap.model.transformer import NORM_EPS, Blocks, initialise, sincos_positions
 
 _VARIANCE_EPS = 1e-6  # MAE's, against patches of one value
@@ -48,18 +49,20 @@ class AudioDecoder(nn.Module):
     def loss(
         self, predicted_BNP: torch.Tensor, mel_BTF: torch.Tensor, keep_BK: torch.Tensor
     ) -> torch.Tensor:
-        """Equation 2 for predictions of V views, in float32.
+        """Equation 2 for predictions of V views, at least in float32.
 
         Args:
             predicted_BNP: (V · B, N, P).
             mel_BTF: normalised windows of the B clips, as the encoder sees them.
         """
-        target_BNP = patches(mel_BTF.float(), self.patch)
+        target_BNP = patches(at_least_float32(mel_BTF), self.patch)
         if self.config.normalise_patches:
             mean, variance = target_BNP.mean(-1, keepdim=True), target_BNP.var(-1, keepdim=True)
             target_BNP = (target_BNP - mean) / (variance + _VARIANCE_EPS).sqrt()
         views = len(keep_BK) // len(mel_BTF)
-        return reconstruction_loss(predicted_BNP.float(), target_BNP.repeat(views, 1, 1), keep_BK)
+        return reconstruction_loss(
+            at_least_float32(predicted_BNP), target_BNP.repeat(views, 1, 1), keep_BK
+        )
 
 
 def reconstruction_loss(

@@ -2,27 +2,72 @@
 
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+_BLOCK_LOGITS = 2**20  # held at a time: 4 MiB in float32
 
 
 def contrastive_loss(
-    audio_BE: torch.Tensor, text_BE: torch.Tensor, logit_scale: torch.Tensor
+    audio_BE: torch.Tensor,
+    text_BE: torch.Tensor,
+    logit_scale: torch.Tensor,
+    *,
+    all_audio_GE: torch.Tensor | None = None,
+    all_text_GE: torch.Tensor | None = None,
+    first: int = 0,
 ) -> torch.Tensor:
     """Symmetric InfoNCE of L2-normalised pairs; row i of both sides belongs together.
 
-    Computed in float32 also under autocast: bf16 logits of scale 100 would round by 0.5.
+    At least float32 also under autocast: bf16 logits of scale 100 would round by 0.5. Logits
+    are computed in blocks and, where there are several, once more in the backward pass, so
+    that memory does not grow with the square of the batch.
 
     Args:
         audio_BE: (B, E), or (V · B, E) for V views, row v · B + b a view of clip b: each view
             is contrasted with all texts, and the views' losses are averaged.
         logit_scale: ln(1/τ), τ the temperature of equation 1.
+        all_audio_GE, all_text_GE: the global batch, of which the rows are B of G pairs, from
+            pair `first` on; the mean of its shares' losses is the loss of the whole. Without
+            them the rows are the whole batch.
     """
+    all_audio_GE = audio_BE if all_audio_GE is None else all_audio_GE
+    all_text_GE = text_BE if all_text_GE is None else all_text_GE
+    batch, whole, losses = len(text_BE), len(all_text_GE), []
+    right_B = torch.arange(first, first + batch, device=text_BE.device)
     with torch.autocast(audio_BE.device.type, enabled=False):
-        scale, text_BE = logit_scale.float().exp(), text_BE.float()
-        right_B = torch.arange(len(text_BE), device=text_BE.device)
-        losses = []
-        for view_BE in audio_BE.float().split(len(text_BE)):
-            logits_BB = scale * view_BE @ text_BE.T
-            audio_to_text = F.cross_entropy(logits_BB, right_B)
-            text_to_audio = F.cross_entropy(logits_BB.T, right_B)
-            losses.append((audio_to_text + text_to_audio) / 2)
+        scale = at_least_float32(logit_scale).exp()
+        for view_BE, all_view_GE in zip(
+            audio_BE.split(batch), all_audio_GE.split(whole), strict=True
+        ):
+            losses += [
+                _cross_entropy(view_BE, all_text_GE, scale, right_B),
+                _cross_entropy(text_BE, all_view_GE, scale, right_B),
+            ]
     return torch.stack(losses).mean()
+
+
+def _cross_entropy(
+    queries_BE: torch.Tensor, keys_GE: torch.Tensor, scale: torch.Tensor, right_B: torch.Tensor
+) -> torch.Tensor:
+    """Mean over the queries; of each, the right key is row `right` of all keys."""
+    queries_BE, keys_GE = at_least_float32(queries_BE), at_least_float32(keys_GE)
+    rows = max(1, _BLOCK_LOGITS // len(keys_GE))
+    if rows >= len(queries_BE):
+        return _block_sum(queries_BE, keys_GE, scale, right_B) / len(queries_BE)
+    blocks = zip(queries_BE.split(rows), right_B.split(rows), strict=True)
+    sums = [
+        checkpoint(_block_sum, block, keys_GE, scale, right, use_reentrant=False)
+        for block, right in blocks
+    ]
+    return torch.stack(sums).sum() / len(queries_BE)
+
+
+def _block_sum(
+    queries_RE: torch.Tensor, keys_GE: torch.Tensor, scale: torch.Tensor, right_R: torch.Tensor
+) -> torch.Tensor:
+    return F.cross_entropy(scale * queries_RE @ keys_GE.T, right_R, reduction="sum")
+
+
+def at_least_float32(value: torch.Tensor) -> torch.Tensor:
+    """For sums that half precision would spoil; float64 stays."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -1,37 +1,39 @@
-"""The training loop: contrast of visible audio tokens with text over the global batch.
+"""The training loop: steps, evaluations, checkpoints, and what the history says of them.
 
-Step s trains on global batch s of `PairOrder` with masks drawn from (seed, s); each rank
-takes its equal share of both. Nothing else is random but dropout, and with feature fusion
-which clip counts as longer where none is; both are seeded by step and rank, so a run resumed
-from a checkpoint goes on as if it had not stopped.
+Everything but the weights is a function of the step: data order, masks, seeds and rate. So a run
+resumed from a checkpoint goes on as if it had not stopped.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from flap.errors import UserError
-from flap.model.flap import FlapModel, FlapOutput
-from flap.model.masking import check_mask, draw_mask
+from flap.model.flap import FlapModel
+from flap.model.masking import check_mask
 from flap.pretrain.config import PretrainConfig
-from flap.pretrain.history import History
+from flap.pretrain.history import History, Row
 from flap.pretrain.inputs import ModelInputs
-from flap.pretrain.objective import Losses, losses
-from flap.pretrain.validation import validation_loss
+from flap.pretrain.objective import Losses
+from flap.pretrain.step import Step, Towers
+from flap.pretrain.validation import NOT_VALIDATED, Validation, validate, validate_reconstruction
 from flap.training.batches import Batch, WindowDraw, read_batches
-from flap.training.checkpoint import load_checkpoint, save_checkpoint
+from flap.training.checkpoint import Checkpoints
 from flap.training.distributed import Ranks
-from flap.training.order import GlobalBatches, PairOrder
+from flap.training.meter import Meter
+from flap.training.order import MicroBatches, PairOrder
 from flap.training.schedule import set_learning_rate
-from flap.training.seeds import seed_of
 
-CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
+CHECKPOINTS, HISTORY = "checkpoints", "history.csv"
 
 
 @dataclass
@@ -46,32 +48,131 @@ class Trainer:
     ranks: Ranks
 
     def __post_init__(self) -> None:
-        if self.config.batch % self.ranks.world_size:
+        config = self.config
+        if config.batch % self.ranks.world_size:
             raise UserError(
-                f"pretrain.batch {self.config.batch} does not divide among "
+                f"pretrain.batch {config.batch} does not divide among "
                 f"{self.ranks.world_size} ranks; choose a multiple"
             )
-        hides = self.config.views > 1 or self.config.reconstruction_weight > 0
-        grid = self.model.config.encoder.grid
-        check_mask(self.config.mask, grid, "pretrain.mask", must_hide=hides)
-        shards = pd.factorize(self.clips["path"])[0]
+        hides = config.views > 1 or config.reconstruction_weight > 0
+        check_mask(config.mask, self.model.config.encoder.grid, "pretrain.mask", must_hide=hides)
         # Without captions each clip still is one item of an epoch.
-        counts = self.clips["captions"].map(len).clip(lower=1).to_numpy()
-        self.order = PairOrder(shards, counts, self.config.seed, self.config.shuffle_shards)
-        self.total_steps = self.config.epochs * self.order.pairs_per_epoch // self.config.batch
+        self.order = PairOrder(
+            pd.factorize(self.clips["path"])[0],
+            self.clips["captions"].map(len).clip(lower=1).to_numpy(),
+            seed=config.seed,
+            window=config.shuffle_shards,
+            batch=config.batch,
+            streams=config.streams,
+        )
+        self.total_steps = config.epochs * self.order.pairs_per_epoch // config.batch
         if not self.total_steps:
             raise UserError(
                 f"pretrain: {self.order.pairs_per_epoch} pairs an epoch make no batch of "
-                f"{self.config.batch}; lower pretrain.batch or raise pretrain.epochs"
+                f"{config.batch}; lower pretrain.batch or raise pretrain.epochs"
             )
         self._prepare_model()
+        self.average = None
+        if config.ema_decay is not None:
+            self.average = AveragedModel(
+                self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
+            )
         self.inputs = ModelInputs(self.tokenizer, self.model.config, self.ranks.device)
+        self.step = Step(
+            config,
+            self.model,
+            self._towers(),
+            self.inputs,
+            self.clips,
+            self.ranks,
+            self.total_steps,
+        )
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=self.config.learning_rate,
-            betas=self.config.betas,
-            weight_decay=self.config.weight_decay,
+            lr=config.learning_rate,
+            betas=config.adam.betas,
+            eps=config.adam.eps,
+            weight_decay=config.adam.weight_decay,
         )
+
+    @property
+    def trained(self) -> FlapModel:
+        """The model to evaluate and to keep: the average of the weights where there is one."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def run(self, folder: Path, tell: Callable[[Row], None] | None = None) -> None:
+        """Train to the end, resuming from what stands in `folder`; history and state go there.
+
+        Afterwards `trained` is the model to keep. `tell` is called with each row of the history.
+        """
+        config, keeps_best = self.config, self.config.keep == "best"
+        state = (self.model, self.optimizer)
+        with Checkpoints(folder / CHECKPOINTS, *state, ema=self.average) as checkpoints:
+            done = checkpoints.load().step
+            history = History.resume(folder / HISTORY, done, tell)
+            meter = Meter(self.ranks.device)
+            batches = meter.waiting_for(iter(self._batches(range(done, self.total_steps))))
+            bar = tqdm(
+                range(done, self.total_steps),
+                "pretrain",
+                initial=done,
+                total=self.total_steps,
+                unit="step",
+                disable=not self.ranks.is_first,
+            )
+            for step in bar:
+                meter.start()
+                losses, gradient_norm = self._update(step, batches)
+                total = losses.total.item()  # waits for the device
+                reading = meter.stop(config.batch)
+                bar.set_postfix(loss=f"{total:.3f}", pairs_s=f"{reading.pairs_per_second:.0f}")
+                is_last = step + 1 == self.total_steps
+                is_evaluated = is_last or (step + 1) % config.evaluate_every == 0
+                found = self._validate() if is_evaluated and self.ranks.is_first else NOT_VALIDATED
+                history.add(
+                    step=step + 1,
+                    epoch=(step + 1) * config.batch / self.order.pairs_per_epoch,
+                    loss=total,
+                    contrastive_loss=losses.contrastive,
+                    reconstruction_loss=losses.reconstruction,
+                    learning_rate=self.optimizer.param_groups[0]["lr"],
+                    logit_scale=self.model.logit_scale.exp().item(),
+                    gradient_norm=gradient_norm,
+                    val_loss=found.loss,
+                    val_recall_at_10=found.recall_at_10,
+                    **reading._asdict(),
+                )
+                is_due = is_last or (step + 1) % config.checkpoint_every == 0
+                if is_due or (is_evaluated and keeps_best):
+                    if self.ranks.is_first:
+                        history.flush()
+                    checkpoints.save(step + 1, score=found.recall_at_10)
+            if keeps_best:
+                checkpoints.wait()
+                checkpoints.load(checkpoints.folder.best())
+        self.trained.eval()  # type: ignore[no-untyped-call]
+
+    def _update(self, step: int, batches: Iterator[Batch]) -> tuple[Losses, torch.Tensor]:
+        """One step of the optimiser; the losses of the global batch and its gradient's norm."""
+        config = self.config
+        set_learning_rate(
+            self.optimizer, config.learning_rate, step, self.total_steps, config.warmup_steps
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.step.backward(step, batches)
+        limit = config.max_gradient_norm or math.inf
+        gradient_norm = clip_grad_norm_(self.model.parameters(), limit)
+        self.optimizer.step()
+        self.model.clamp_logit_scale()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return losses, gradient_norm
+
+    def _validate(self) -> Validation:
+        if self.config.captions == "none":
+            mask = self.config.mask
+            return validate_reconstruction(self.trained, self.inputs, self.validation, mask)
+        return validate(self.trained, self.inputs, self.validation)
 
     def _prepare_model(self) -> None:
         config, model = self.config, self.model
@@ -86,44 +187,10 @@ class Trainer:
             model.audio_encoder.blocks.compile()
             if model.audio_decoder is not None:
                 model.audio_decoder.blocks.compile()
+        model.train()
 
-    def run(self, folder: Path) -> None:
-        """Train to the end, resuming from what stands in `folder`; history and state go there."""
-        checkpoint = folder / CHECKPOINT
-        done = load_checkpoint(checkpoint, self.model, self.optimizer)
-        history = History.resume(folder / HISTORY, done) if self.ranks.is_first else None
-        steps = range(done, self.total_steps)
-        towers = self._towers()
-        bar = tqdm(
-            zip(steps, self._batches(steps), strict=True),
-            "pretrain",
-            initial=done,
-            total=self.total_steps,
-            unit="step",
-            disable=not self.ranks.is_first,
-        )
-        for step, batch in bar:
-            found = self._step(towers, step, batch)
-            if history is None:
-                continue
-            bar.set_postfix(loss=f"{found.total.item():.3f}")
-            last = step + 1 == self.total_steps
-            evaluate = last or (step + 1) % self.config.evaluate_every == 0
-            history.add_step(
-                step=step + 1,
-                epoch=(step + 1) * self.config.batch / self.order.pairs_per_epoch,
-                losses=found,
-                learning_rate=self.optimizer.param_groups[0]["lr"],
-                logit_scale=self.model.logit_scale.exp().item(),
-                val_loss=self._validation_loss() if evaluate else None,
-            )
-            if last or (step + 1) % self.config.checkpoint_every == 0:
-                history.flush()
-                save_checkpoint(checkpoint, step + 1, self.model, self.optimizer)
-
-    def _towers(self) -> Callable[..., FlapOutput]:
+    def _towers(self) -> Towers:
         """The model, under DDP where there are several ranks."""
-        self.model.train()
         if self.ranks.world_size == 1:
             return self.model
         return DistributedDataParallel(
@@ -132,60 +199,19 @@ class Trainer:
         )
 
     def _batches(self, steps: range) -> Iterable[Batch]:
-        share = GlobalBatches(
+        config, encoder = self.config, self.model.config.encoder
+        micro_batches = MicroBatches(
             self.order,
-            self.config.batch,
             steps,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
+            micro_batch=config.micro_batch,
+            passes=self.step.passes,
         )
         draw = WindowDraw(
-            clip_frames=self.model.config.encoder.clip_frames,
+            clip_frames=encoder.clip_frames,
             fusion=self.model.config.fusion,
-            stripes=self.config.spec_augment,
-            seed=self.config.seed,
+            stripes=config.spec_augment,
+            seed=config.seed,
         )
-        return read_batches(
-            self.clips,
-            share,
-            draw,
-            workers=self.config.loader_workers,
-        )
-
-    def _step(self, towers: Callable[..., FlapOutput], step: int, batch: Batch) -> Losses:
-        """One optimiser step on this rank's share of global batch `step`; the global losses."""
-        config, device = self.config, self.ranks.device
-        torch.manual_seed(seed_of(config.seed, step, self.ranks.rank))
-        set_learning_rate(
-            self.optimizer, config.learning_rate, step, self.total_steps, config.warmup_steps
-        )
-        captions = self._captions(batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            output = towers(**self.inputs.of(batch.windows, captions, self._masks(step)))
-        found = losses(output, config.reconstruction_weight)
-        found.check_finite(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        found.total.backward()
-        self.optimizer.step()
-        self.model.clamp_logit_scale()
-        return found.over_ranks()
-
-    def _captions(self, batch: Batch) -> list[str]:
-        if self.config.captions == "none":
-            return []
-        return [self.clips["captions"][pair.clip][pair.caption] for pair in batch.pairs]
-
-    def _masks(self, step: int) -> torch.Tensor | None:
-        """This rank's share of the masks of global batch `step`, view after view."""
-        config = self.config
-        generator = torch.Generator().manual_seed(seed_of(config.seed, step))
-        grid = self.model.config.encoder.grid
-        keep_GK = draw_mask(config.mask, grid, config.views * config.batch, generator)
-        if keep_GK is None:
-            return None
-        share_VBK = keep_GK.unflatten(0, (config.views, -1)).chunk(self.ranks.world_size, dim=1)
-        return share_VBK[self.ranks.rank].flatten(0, 1)
-
-    def _validation_loss(self) -> float:
-        mask = self.config.mask if self.config.captions == "none" else None
-        return validation_loss(self.model, self.inputs, self.validation, mask)
+        return read_batches(self.clips, micro_batches, draw, workers=config.loader_workers)

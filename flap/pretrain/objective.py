@@ -4,65 +4,51 @@ from dataclasses import dataclass
 
 import torch
 
-from flap.errors import UserError
 from flap.model.flap import FlapOutput
 from flap.model.loss import contrastive_loss
-from flap.training.distributed import gather_rows, mean_over_ranks
+from flap.training.distributed import gather_rows, mean_over_ranks, own_rank
 
 
 @dataclass(frozen=True)
 class Losses:
     """Equations 1 and 2; a part is None where it is not trained."""
 
-    contrastive: torch.Tensor | None  # of the global batch on every rank
-    reconstruction: torch.Tensor | None  # of this rank's clips
+    contrastive: torch.Tensor | None
+    reconstruction: torch.Tensor | None
     reconstruction_weight: float
 
     @property
     def total(self) -> torch.Tensor:
-        """What this rank minimises."""
-        if self.reconstruction is None:
-            assert self.contrastive is not None
-            return self.contrastive
-        weighted = self.reconstruction_weight * self.reconstruction
-        return weighted if self.contrastive is None else self.contrastive + weighted
+        parts = [] if self.contrastive is None else [self.contrastive]
+        if self.reconstruction is not None:
+            parts.append(self.reconstruction_weight * self.reconstruction)
+        return torch.stack(parts).sum()
 
     def over_ranks(self) -> "Losses":
         """The losses of the global batch, the same on every rank, without gradients."""
-        contrastive, reconstruction = self.contrastive, self.reconstruction
-        return Losses(
-            None if contrastive is None else contrastive.detach(),
-            None if reconstruction is None else mean_over_ranks(reconstruction),
-            self.reconstruction_weight,
+        contrastive, reconstruction = (
+            None if part is None else mean_over_ranks(part)
+            for part in (self.contrastive, self.reconstruction)
         )
-
-    def check_finite(self, step: int) -> None:
-        if not torch.isfinite(self.total):
-            raise UserError(
-                f"pretrain: loss is {self.total.item()} at step {step}; lower learning_rate"
-            )
+        return Losses(contrastive, reconstruction, self.reconstruction_weight)
 
 
-def losses(output: FlapOutput, reconstruction_weight: float) -> Losses:
-    """Equation 1 plus `reconstruction_weight` times equation 2, of this rank's `output`.
+def global_contrast(output: FlapOutput) -> torch.Tensor:
+    """This rank's share of equation 1 over the global batch: its rows against those of all ranks.
 
-    Each rank's reconstruction is a mean over equally many patches, so DDP's mean over ranks
-    makes it that of the global batch.
+    The mean over ranks is the loss of the whole, and DDP's mean over ranks of the gradients, to
+    which every rank's share contributes through `gather_rows`, is the gradient of the whole.
     """
-    contrastive = None
-    if output.text_embeds is not None:
-        audio_E, text_BE = output.audio_embeds, output.text_embeds
-        assert audio_E is not None and output.logit_scale is not None
-        contrastive = contrastive_loss(
-            _gather_views(audio_E.float(), views=len(audio_E) // len(text_BE)),
-            gather_rows(text_BE.float()),
-            output.logit_scale,
-        )
-    return Losses(contrastive, output.reconstruction_loss, reconstruction_weight)
-
-
-def _gather_views(audio_BE: torch.Tensor, views: int) -> torch.Tensor:
-    """Rows of all ranks, (V · B, E) → (V · G, E), view by view as `contrastive_loss` wants them."""
-    clips_BVE = audio_BE.unflatten(0, (views, -1)).transpose(0, 1)
-    gathered_GVE = gather_rows(clips_BVE.flatten(1)).unflatten(1, (views, -1))
-    return gathered_GVE.transpose(0, 1).flatten(0, 1)
+    audio_BE, text_BE = output.audio_embeds, output.text_embeds
+    assert audio_BE is not None and text_BE is not None and output.logit_scale is not None
+    # All ranks' rows of view 1, then of view 2, …
+    clips_BVE = audio_BE.unflatten(0, (-1, len(text_BE))).transpose(0, 1)
+    all_clips_GVE = gather_rows(clips_BVE.flatten(1)).unflatten(1, clips_BVE.shape[1:])
+    return contrastive_loss(
+        audio_BE,
+        text_BE,
+        output.logit_scale,
+        all_audio_GE=all_clips_GVE.transpose(0, 1).flatten(0, 1),
+        all_text_GE=gather_rows(text_BE),
+        first=own_rank() * len(text_BE),
+    )

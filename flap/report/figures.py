@@ -90,6 +90,8 @@ def history_charts(history: pd.DataFrame) -> list[tuple[str, Markup]]:
         "validation": [name for name in known if name.startswith("val_") and "loss" not in name],
         "learning rate": [name for name in known if name == "learning_rate"],
         "logit scale": [name for name in known if name == "logit_scale"],
+        "gradient norm": [name for name in known if name == "gradient_norm"],
+        "pairs per second": [name for name in known if name == "pairs_per_second"],
     }
     return [(label, curves(history, names, label)) for label, names in groups.items() if names]
 

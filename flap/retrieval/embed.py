@@ -53,22 +53,26 @@ class FlapEmbedder:
         return embedded.pooler_output
 
 
-def embed_clips(embedder: Embedder, clips: pd.DataFrame, batch: int) -> np.ndarray:
+def embed_clips(
+    embedder: Embedder, clips: pd.DataFrame, batch: int, *, progress: bool = True
+) -> np.ndarray:
     """Embeddings (C, E), float32; `clips` as `flap.clips.usable_clips` gives them."""
     return _in_batches(
         lambda start: embedder.audio(clips.iloc[start : start + batch]),
         range(0, len(clips), batch),
-        "embed audio",
+        "embed audio" if progress else None,
     )
 
 
-def embed_captions(embedder: Embedder, captions: Sequence[str], batch: int) -> np.ndarray:
+def embed_captions(
+    embedder: Embedder, captions: Sequence[str], batch: int, *, progress: bool = True
+) -> np.ndarray:
     """Embeddings (M, E), float32. Equal captions are embedded once, so that they tie exactly."""
     distinct = sorted(set(captions))
     embedded = _in_batches(
         lambda start: embedder.text(distinct[start : start + batch]),
         range(0, len(distinct), batch),
-        "embed text",
+        "embed text" if progress else None,
     )
     position = {caption: i for i, caption in enumerate(distinct)}
     return embedded[[position[caption] for caption in captions]]
@@ -76,7 +80,8 @@ def embed_captions(embedder: Embedder, captions: Sequence[str], batch: int) -> n
 
 @torch.inference_mode()
 def _in_batches(
-    embed: Callable[[int], torch.Tensor], starts: Sequence[int], what: str
+    embed: Callable[[int], torch.Tensor], starts: Sequence[int], what: str | None
 ) -> np.ndarray:
-    parts = [embed(start).float().cpu() for start in tqdm(starts, desc=what, unit="batch")]
+    bar = tqdm(starts, desc=what, unit="batch", disable=what is None)
+    parts = [embed(start).float().cpu() for start in bar]
     return torch.cat(parts).numpy()

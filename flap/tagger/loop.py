@@ -16,8 +16,8 @@ from flap.model.tagger import Tagger
 from flap.model.windows import middle_windows
 from flap.tagger.config import TaggerConfig
 from flap.training.batches import Batch, WindowDraw, read_batches
-from flap.training.checkpoint import load_checkpoint, save_checkpoint
-from flap.training.order import GlobalBatches, PairOrder
+from flap.training.checkpoint import Checkpoints
+from flap.training.order import MicroBatches, PairOrder
 from flap.training.schedule import set_learning_rate
 from flap.training.seeds import seed_of
 
@@ -51,15 +51,19 @@ def train(
     tagger: Tagger,
     clips: pd.DataFrame,
     hot_CX: np.ndarray,
-    checkpoint: Path,
+    checkpoints: Path,
 ) -> None:
     """Train in place with binary cross-entropy, tokens masked as in `config.mask`.
 
-    Resumes from `checkpoint` if it is there; order, crops and masks are functions of the step,
-    so the weights are those of an unbroken run.
+    Resumes from what stands in the folder `checkpoints`; order, crops and masks are functions
+    of the step, so the weights are those of an unbroken run.
     """
     order = PairOrder(
-        pd.factorize(clips["path"])[0], np.ones(len(clips), int), config.seed, config.shuffle_shards
+        pd.factorize(clips["path"])[0],
+        np.ones(len(clips), int),
+        seed=config.seed,
+        window=config.shuffle_shards,
+        batch=config.batch,
     )
     total_steps = config.epochs * len(clips) // config.batch
     if not total_steps:
@@ -72,25 +76,26 @@ def train(
         betas=config.betas,
         weight_decay=config.weight_decay,
     )
-    steps = range(load_checkpoint(checkpoint, tagger, optimizer), total_steps)
-    batches = read_batches(
-        clips,
-        GlobalBatches(order, config.batch, steps, rank=0, world_size=1),
-        WindowDraw(tagger.config.clip_frames, False, config.spec_augment, config.seed),
-        workers=config.loader_workers,
-    )
-    tagger.train()
-    pairs = zip(steps, batches, strict=True)
-    bar = tqdm(pairs, "tagger", initial=steps.start, total=total_steps, unit="step")
-    for step, batch in bar:
-        set_learning_rate(optimizer, config.learning_rate, step, total_steps, config.warmup_steps)
-        loss = _loss(config, tagger, step, batch, hot_CX)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == total_steps:
-            save_checkpoint(checkpoint, step + 1, tagger, optimizer)
+    draw = WindowDraw(tagger.config.clip_frames, False, config.spec_augment, config.seed)
+    with Checkpoints(checkpoints, tagger, optimizer) as saved:
+        steps = range(saved.load().step, total_steps)
+        batches = read_batches(
+            clips, MicroBatches(order, steps), draw, workers=config.loader_workers
+        )
+        tagger.train()
+        pairs = zip(steps, batches, strict=True)
+        bar = tqdm(pairs, "tagger", initial=steps.start, total=total_steps, unit="step")
+        for step, batch in bar:
+            set_learning_rate(
+                optimizer, config.learning_rate, step, total_steps, config.warmup_steps
+            )
+            loss = _loss(config, tagger, step, batch, hot_CX)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == total_steps:
+                saved.save(step + 1)
     tagger.eval()
 
 

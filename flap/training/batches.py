@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flap.clips import MelReader
 from flap.model.windows import SpecAugment, Window, WindowBatch, make_window, spec_augment, stack
-from flap.training.order import GlobalBatches, Pair
+from flap.training.order import MicroBatches, Pair
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class WindowDraw:
 
 def read_batches(
     clips: pd.DataFrame,
-    batches: GlobalBatches,
+    batches: MicroBatches,
     draw: WindowDraw,
     *,
     workers: int,
 ) -> Iterable[Batch]:
-    """The windows of this rank's share of each global batch.
+    """The windows of this rank's micro-batches.
 
     Args:
         clips: columns path and row, as `flap.clips.usable_clips` gives them.

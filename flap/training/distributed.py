@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+RANKS_FOLDER = "FLAP_RANKS_FOLDER"  # set by the launcher where all ranks are on one machine
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -36,11 +38,24 @@ def ranks_from_environment() -> Iterator[Ranks]:
     if "RANK" not in os.environ:
         yield Ranks(0, 1, device or torch.device("cpu"))
         return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", init_method=_meeting_place())
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device or torch.device("cpu"))
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place() -> str:
+    """Ranks of one machine meet in a file of the launcher's folder; a port would be open to all.
+
+    A restart's ranks meet elsewhere: in the file stand the dead ones' addresses.
+    """
+    folder = os.environ.get(RANKS_FOLDER)
+    if not folder:
+        return "env://"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    numbers = f"rank={os.environ['RANK']}&world_size={os.environ['WORLD_SIZE']}"
+    return f"file://{folder}/ranks-{attempt}?{numbers}"
 
 
 class _GatherRows(torch.autograd.Function):
@@ -67,12 +82,13 @@ def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def gather_rows(rows_BE: torch.Tensor) -> torch.Tensor:
-    """Rows of all ranks in rank order (W·B, E).
+def own_rank() -> int:
+    """This process's number, 0 if it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
-    The gradient of every rank's loss reaches the rows; each rank computes the same loss over
-    all rows, so DDP's mean over ranks makes the parameters' gradients those of one process.
-    """
+
+def gather_rows(rows_BE: torch.Tensor) -> torch.Tensor:
+    """Rows of all ranks in rank order (W·B, E); the gradients of every rank's loss reach them."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows_BE
     return _GatherRows.apply(rows_BE)  # type: ignore[no-untyped-call]

@@ -1,0 +1,257 @@
+"""A step's gradients: those of one process on the whole batch, however it is divided."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.multiprocessing as mp
+from small_models import CAPTIONS, ENCODER, FUSED, MODEL, TEXT, mels
+from torch.nn.parallel import DistributedDataParallel
+
+from flap.config import load_section
+from flap.errors import UserError
+from flap.model.config import ModelConfig
+from flap.model.flap import FlapModel, build_flap
+from flap.model.loss import contrastive_loss
+from flap.model.text_encoder import build_tokenizer
+from flap.model.windows import WindowBatch
+from flap.pretrain.config import PretrainConfig
+from flap.pretrain.inputs import ModelInputs
+from flap.pretrain.objective import Losses
+from flap.pretrain.step import Step
+from flap.training.batches import Batch
+from flap.training.distributed import Ranks, ranks_from_environment
+from flap.training.meter import Meter
+from flap.training.order import Pair
+
+BATCH, WEIGHT, STEP = 12, 0.5, 7
+MICRO_BATCHES = (None, 2, 5)  # the share at once, and in parts that need not be equal
+ALONE = Ranks(0, 1, torch.device("cpu"))
+CLIPS = pd.DataFrame(
+    {
+        "clip_id": [f"toy/{i}" for i in range(BATCH)],
+        "captions": [[CAPTIONS[i % 3], f"{CAPTIONS[i % 3]} {i} times"] for i in range(BATCH)],
+    }
+)
+
+
+class DoubleInputs(ModelInputs):
+    """The inputs in float64, as the model here."""
+
+    def of(self, *args: Any) -> dict[str, torch.Tensor]:
+        inputs = super().of(*args)
+        return {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+
+
+def config(**changes: Any) -> PretrainConfig:
+    params = Path(__file__).parents[1] / "params.yaml"
+    section = load_section(params, "pretrain", PretrainConfig).model_dump()
+    small = {"batch": BATCH, "streams": 1, "views": 2, "reconstruction_weight": WEIGHT}
+    return PretrainConfig.model_validate(section | small | changes)
+
+
+def make_step(
+    *,
+    ranks: Ranks = ALONE,
+    parallel: bool = False,
+    model: ModelConfig = MODEL,
+    total_steps: int = 100,
+    **changes: Any,
+) -> Step:
+    torch.manual_seed(0)
+    settings = config(**changes)
+    tokenizer = build_tokenizer(TEXT, [c for own in CLIPS["captions"] for c in own])
+    flap = build_flap(ENCODER, model, with_decoder=settings.reconstruction_weight > 0).double()
+    towers = DistributedDataParallel(flap) if parallel else flap
+    inputs = DoubleInputs(tokenizer, flap.config, ranks.device)
+    return Step(settings, flap.train(), towers, inputs, CLIPS, ranks, total_steps)
+
+
+def batches(step: Step, channels: int = 1) -> Iterator[Batch]:
+    """This rank's micro-batches of one batch of all clips, as often as there are passes."""
+    share = BATCH // step.ranks.world_size
+    mel_BCTF = mels(BATCH, channels)
+    for part in step.parts * step.passes:
+        rows = np.arange(BATCH)[step.ranks.rank * share :][part]
+        windows = WindowBatch(mel_BCTF[rows], torch.tensor(rows % 3 == 0))
+        yield Batch(windows, [Pair(int(row), int(row) % 2, 0) for row in rows])
+
+
+def gradients(model: FlapModel) -> dict[str, torch.Tensor]:
+    found = {name: weight.grad for name, weight in model.named_parameters()}
+    return {name: gradient for name, gradient in found.items() if gradient is not None}
+
+
+def run(step: Step) -> tuple[Losses, dict[str, torch.Tensor]]:
+    losses = step.backward(STEP, batches(step))
+    return losses, gradients(step.model)
+
+
+def by_definition() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The same by equations 1 and 2 on the whole batch."""
+    step = make_step()
+    (batch,) = batches(step)
+    captions = [CLIPS["captions"][pair.clip][pair.caption] for pair in batch.pairs]
+    masks_VSK = step._masks(STEP)
+    assert masks_VSK is not None
+    output = step.model(**step.inputs.of(batch.windows, captions, masks_VSK.flatten(0, 1)))
+    views = output.audio_embeds.chunk(2)
+    one = [contrastive_loss(v, output.text_embeds, output.logit_scale) for v in views]
+    loss = sum(one) / 2 + WEIGHT * output.reconstruction_loss
+    loss.backward()
+    return loss.detach(), gradients(step.model)
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-6, msg=name)
+    assert max(gradient.abs().max() for gradient in expected.values()) > 1e-3
+
+
+@pytest.mark.parametrize("micro_batch", MICRO_BATCHES)
+def test_one_process_has_the_gradients_of_the_definition(micro_batch: int | None) -> None:
+    loss, expected = by_definition()
+    losses, found = run(make_step(micro_batch=micro_batch))
+    torch.testing.assert_close(losses.total, loss, atol=1e-6, rtol=1e-6)
+    assert_same(found, expected)
+
+
+def one_rank(rank: int, world_size: int, port: int, folder: str) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    with ranks_from_environment() as ranks:
+        for micro_batch in MICRO_BATCHES:
+            step = make_step(ranks=ranks, parallel=True, micro_batch=micro_batch)
+            losses, found = run(step)
+            torch.save((losses.total, found), f"{folder}/{micro_batch}-{rank}.pt")
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_have_the_gradients_of_the_definition(tmp_path: Path, world_size: int) -> None:
+    port = torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True).port
+    mp.spawn(one_rank, (world_size, port, str(tmp_path)), nprocs=world_size)
+    loss, expected = by_definition()
+    for micro_batch in MICRO_BATCHES:
+        for rank in range(world_size):
+            file = tmp_path / f"{micro_batch}-{rank}.pt"
+            of_rank, found = torch.load(file, weights_only=True)
+            torch.testing.assert_close(of_rank, loss, atol=1e-6, rtol=1e-6)
+            assert_same(found, expected)
+
+
+def test_the_second_pass_repeats_dropout_and_draws_of_fusion() -> None:
+    """Else the gradient would not be the loss's: it is compared with finite differences."""
+    dropout = FUSED.model_copy(update={"text": TEXT.model_copy(update={"dropout": 0.3})})
+    step = make_step(model=dropout, micro_batch=5)
+    weight = step.model.text_head[0].weight  # type: ignore[index]
+    direction = torch.randn_like(weight)
+
+    def loss_at(shift: float) -> float:
+        with torch.no_grad():
+            weight.add_(direction, alpha=shift)
+        losses = step.backward(STEP, batches(step, channels=4))
+        with torch.no_grad():
+            weight.sub_(direction, alpha=shift)
+        return losses.total.item()
+
+    step.backward(STEP, batches(step, channels=4))
+    slope = (weight.grad * direction).sum().item()
+    measured = (loss_at(1e-5) - loss_at(-1e-5)) / 2e-5
+    assert slope == pytest.approx(measured, rel=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 5])
+def test_batch_norm_takes_note_of_a_batch_once(micro_batch: int | None) -> None:
+    step = make_step(model=FUSED, micro_batch=micro_batch)
+    step.backward(STEP, batches(step, channels=4))
+    norm = step.model.audio_encoder.patch_embed.fusion.local_attention[1]  # type: ignore
+    assert norm.num_batches_tracked == len(step.parts)
+    assert norm.track_running_stats
+
+
+def test_unmasked_tuning_sees_everything_and_reaches_every_parameter() -> None:
+    step = make_step(unmasked_steps=1, total_steps=STEP + 1)
+    losses = step.backward(STEP, batches(step))
+    assert losses.reconstruction is None
+    wanted = {n for n, weight in step.model.named_parameters() if weight.requires_grad}
+    assert gradients(step.model).keys() == wanted  # the decoder's are zero; DDP awaits them
+    expected = make_step(mask={"kind": "none"}, views=1, reconstruction_weight=0.0)
+    expected.model.load_state_dict(step.model.state_dict(), strict=False)
+    torch.testing.assert_close(losses.total, expected.backward(STEP, batches(expected)).total)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 5])
+def test_a_loss_that_is_not_finite_names_step_and_clips(micro_batch: int | None) -> None:
+    step = make_step(micro_batch=micro_batch)
+
+    def with_nan() -> Iterator[Batch]:
+        for batch in batches(step):
+            for row, pair in enumerate(batch.pairs):
+                if pair.clip in (3, 8):
+                    batch.windows.mel_BCTF[row] = torch.nan
+            yield batch
+
+    message = r"loss is nan at step 8 \(not finite are toy/3, toy/8\)"
+    with pytest.raises(UserError, match=message):
+        step.backward(STEP, with_nan())
+
+
+def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss_and_gradients() -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(0)
+        rows = [torch.randn(12, 4, dtype=torch.float64) for _ in range(2)]
+        audio, text = (torch.nn.functional.normalize(x, dim=-1).requires_grad_() for x in rows)
+        scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+        loss = contrastive_loss(audio, text, scale)
+        return loss, *torch.autograd.grad(loss, (audio, text, scale))
+
+    whole = loss_and_gradients()
+    monkeypatch.setattr("flap.model.loss._BLOCK_LOGITS", 30)
+    for found, expected in zip(loss_and_gradients(), whole, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def peak_gib(batch: int, micro_batch: int | None) -> float:
+    """Peak memory of a process of its own that takes one step."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak_gib, batch, micro_batch).result()
+
+
+def _peak_gib(batch: int, micro_batch: int | None) -> float:
+    encoder = ENCODER.model_copy(update={"width": 64, "depth": 6})
+    clips = pd.DataFrame({"captions": [[CAPTIONS[clip % 3]] for clip in range(batch)]})
+    tokenizer = build_tokenizer(TEXT, CAPTIONS)
+    flap = build_flap(encoder, MODEL, with_decoder=False).train()
+    settings = config(batch=batch, micro_batch=micro_batch, reconstruction_weight=0.0)
+    step = Step(
+        settings, flap, flap, ModelInputs(tokenizer, flap.config, ALONE.device), clips, ALONE, 9
+    )
+
+    def drawn() -> Iterator[Batch]:
+        for part in step.parts * step.passes:
+            pairs = [Pair(clip, 0, 0) for clip in range(part.start, part.stop)]
+            windows = WindowBatch(mels(len(pairs), seed=part.start), torch.zeros(len(pairs)) > 0)
+            yield Batch(windows, pairs)
+
+    step.backward(0, drawn())
+    return Meter(ALONE.device).stop(batch).peak_memory_gib
+
+
+def test_memory_is_that_of_a_micro_batch() -> None:
+    """The paper's batch of 2304, 64 pairs at a time."""
+    one = peak_gib(64, None)
+    assert peak_gib(2304, 64) < 1.3 * one
+    assert peak_gib(2304, None) > 1.5 * one  # so the limit above means something
