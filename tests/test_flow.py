@@ -134,7 +134,9 @@ def test_an_interrupted_run_leaves_no_process_behind(prefect: None, workspace: P
     root = Path(__file__).parents[1]
     environ = {**os.environ, "PYTHONPATH": str(root), "PREFECT_API_URL": PREFECT_API_URL.value()}
     argv = [sys.executable, "-m", "pipeline.flow", "audio"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI may have it ignored
     process = subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    signal.signal(signal.SIGINT, before)
     try:
         pid = int(wait_for_text(workspace / "pid"))
         assert psutil.pid_exists(pid)

@@ -146,9 +146,9 @@ class Client:
         problem: Exception = _PassingError("not tried")
         for _ in range(self._patience.attempts):
             endpoint = next_endpoint(endpoints or self._endpoints)
-            await asyncio.sleep(endpoint.rest_s)
-            endpoint.in_flight += 1
+            endpoint.in_flight += 1  # at once, for others choose while this one waits
             try:
+                await asyncio.sleep(endpoint.rest_s)
                 found = await self._request(endpoint, method, route, body)
                 endpoint.answered()
                 return found

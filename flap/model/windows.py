@@ -80,7 +80,8 @@ def fusion_window(mel_TF: np.ndarray, clip_frames: int, draw: Draw) -> Window:
     middle and back third of the possible starts. Others: four copies of the padded mel.
     """
     if len(mel_TF) <= clip_frames:
-        return Window(np.stack([crop_or_pad(mel_TF, clip_frames, 0)] * 4), longer=False)
+        padded_TF = crop_or_pad(mel_TF, clip_frames, 0)
+        return Window(np.broadcast_to(padded_TF, (4, *padded_TF.shape)), longer=False)
     crops = []
     for third in np.array_split(np.arange(len(mel_TF) - clip_frames + 1), 3):
         start = third[int(draw() * len(third))] if len(third) else 0
@@ -102,6 +103,8 @@ def spec_augment(window: Window, stripes: SpecAugment, random: np.random.Generat
 
     Widths are uniform in 0 … max, places uniform among those that fit.
     """
+    if not (stripes.max_frames or stripes.max_bins):
+        return window
     mel_CTF = window.mel_CTF.copy()
     frames, bins = mel_CTF.shape[1:]
     mel_CTF[:, _stripe(frames, stripes.max_frames, random)] = 0

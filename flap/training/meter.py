@@ -1,8 +1,10 @@
 """How fast training runs: pairs a second, the share of time spent waiting for data, memory."""
 
-import resource
+import math
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -46,4 +48,9 @@ class Meter:
     def _peak_memory_gib(self) -> float:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        # Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+        status = Path("/proc/self/status")
+        if not status.exists():  # only Linux has it
+            return math.nan
+        (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
+        return int(kib) / 2**20
