@@ -9,7 +9,7 @@ its line.
 import hashlib
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +102,7 @@ def load_prompt(name: str) -> Prompt:
         raise UserError(f"{path}: {error}") from None
 
 
+@lru_cache(maxsize=4096)
 def spoken_tag(display_name: str) -> str:
     """An AudioSet display name as a person would say it: "Rain on surface" → "rain on surface".
 
