@@ -1,6 +1,7 @@
 """Ranks: set-up from torchrun's environment, and a gather that gradients flow through."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+_DRAIN_SECONDS = 0.2
 RANKS_FOLDER = "FLAP_RANKS_FOLDER"  # set by the launcher where all ranks are on one machine
 
 
@@ -42,6 +44,9 @@ def ranks_from_environment() -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device or torch.device("cpu"))
     finally:
+        # Gloo's threads let go of the last tensors, for which they need the interpreter's lock.
+        # Whoever frees the group, DDP for one, holds that lock and would wait for them for ever.
+        time.sleep(_DRAIN_SECONDS)
         dist.destroy_process_group()
 
 
