@@ -1,6 +1,5 @@
 """A step's gradients: those of one process on the whole batch, however it is divided."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.multiprocessing as mp
 from small_models import CAPTIONS, ENCODER, FUSED, MODEL, TEXT, mels
+from spawned_ranks import on_ranks
 from torch.nn.parallel import DistributedDataParallel
 
 from flap.config import load_section
@@ -27,7 +26,7 @@ from flap.pretrain.inputs import ModelInputs
 from flap.pretrain.objective import Losses
 from flap.pretrain.step import Step
 from flap.training.batches import Batch
-from flap.training.distributed import Ranks, ranks_from_environment
+from flap.training.distributed import Ranks
 from flap.training.meter import Meter
 from flap.training.order import Pair
 
@@ -124,25 +123,16 @@ def test_one_process_has_the_gradients_of_the_definition(micro_batch: int | None
     assert_same(found, expected)
 
 
-def one_rank(rank: int, world_size: int, port: int, folder: str) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    torch.set_num_threads(1)
-    with ranks_from_environment() as ranks:
-        for micro_batch in MICRO_BATCHES:
-            step = make_step(ranks=ranks, parallel=True, micro_batch=micro_batch)
-            losses, found = run(step)
-            torch.save((losses.total, found), f"{folder}/{micro_batch}-{rank}.pt")
+def one_rank(ranks: Ranks, folder: str) -> None:
+    for micro_batch in MICRO_BATCHES:
+        step = make_step(ranks=ranks, parallel=True, micro_batch=micro_batch)
+        losses, found = run(step)
+        torch.save((losses.total, found), f"{folder}/{micro_batch}-{ranks.rank}.pt")
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_have_the_gradients_of_the_definition(tmp_path: Path, world_size: int) -> None:
-    port = torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True).port
-    mp.spawn(one_rank, (world_size, port, str(tmp_path)), nprocs=world_size)
+    on_ranks(world_size, one_rank, str(tmp_path))
     loss, expected = by_definition()
     for micro_batch in MICRO_BATCHES:
         for rank in range(world_size):

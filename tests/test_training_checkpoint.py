@@ -3,7 +3,6 @@
 import copy
 import errno
 import multiprocessing
-import os
 import random
 import resource
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from spawned_ranks import on_ranks
 from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.nn.parallel import DistributedDataParallel
@@ -23,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flap.errors import UserError
 from flap.training.checkpoint import Checkpoints
 from flap.training.checkpoint_folder import CheckpointFolder
-from flap.training.distributed import ranks_from_environment
+from flap.training.distributed import Ranks
 
 # Its children start with torch loaded, where "spawn" would load it for each.
 FORKSERVER = multiprocessing.get_context("forkserver")
@@ -138,33 +137,26 @@ def test_what_is_written_is_the_state_at_the_save(
             assert_equal(state(other, other_optimizer), then)
 
 
-def one_rank(rank: int, world_size: int, port: int, folder: Path) -> None:
+def one_rank(ranks: Ranks, folder: Path) -> None:
     """Takes over from one process, trains and saves; then the last rank's disk is full."""
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    torch.set_num_threads(1)
-    with ranks_from_environment():
-        model, optimizer = build(7 + rank, unused=False)
-        with Checkpoints(folder, model, optimizer) as checkpoints:
-            assert checkpoints.load().step == 1
-            assert_equal(state(model, optimizer), torch.load(folder / "alone.pt"))
-            parallel = DistributedDataParallel(model)
-            checkpoints.save(2)
-            train(parallel, optimizer, range(1, 9))  # its gradients pass beside the write
-            checkpoints.wait()
-            with Checkpoints(folder, parallel, optimizer) as of_parallel:
-                of_parallel.save(3, score=1.0 if rank == 0 else 2.0)
-            with full_disk(100 if rank == world_size - 1 else resource.RLIM_INFINITY):
-                checkpoints.save(4)
-                with pytest.raises(OSError, match="too large") as raised:
-                    checkpoints.wait()
-            assert raised.value.errno == errno.EFBIG
-        if rank == 0:
-            torch.save(state(model, optimizer), folder / "ranks.pt")
+    rank, world_size = ranks.rank, ranks.world_size
+    model, optimizer = build(7 + rank, unused=False)
+    with Checkpoints(folder, model, optimizer) as checkpoints:
+        assert checkpoints.load().step == 1
+        assert_equal(state(model, optimizer), torch.load(folder / "alone.pt"))
+        parallel = DistributedDataParallel(model)
+        checkpoints.save(2)
+        train(parallel, optimizer, range(1, 9))  # its gradients pass beside the write
+        checkpoints.wait()
+        with Checkpoints(folder, parallel, optimizer) as of_parallel:
+            of_parallel.save(3, score=1.0 if rank == 0 else 2.0)
+        with full_disk(100 if rank == world_size - 1 else resource.RLIM_INFINITY):
+            checkpoints.save(4)
+            with pytest.raises(OSError, match="too large") as raised:
+                checkpoints.wait()
+        assert raised.value.errno == errno.EFBIG
+    if rank == 0:
+        torch.save(state(model, optimizer), folder / "ranks.pt")
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -172,10 +164,7 @@ def test_ranks_take_over_from_one_process_and_back(tmp_path: Path, world_size: i
     alone = trained(1, unused=False)
     save(tmp_path, 1, *alone)
     torch.save(state(*alone), tmp_path / "alone.pt")
-    port = torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True).port
-    mp.start_processes(
-        one_rank, (world_size, port, tmp_path), nprocs=world_size, start_method="forkserver"
-    )
+    on_ranks(world_size, one_rank, tmp_path)
     assert names(tmp_path) == ["alone.pt", "ranks.pt", "step-00000002", "step-00000003"]
     model, optimizer = build(1, unused=False)
     with Checkpoints(tmp_path, model, optimizer) as checkpoints:
