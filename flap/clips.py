@@ -39,8 +39,8 @@ def usable_clips(
         dropped: clips to leave out, as `dropped_clips` gives them.
 
     Returns:
-        Columns clip_id, uri, offset, n_bytes, captions, labels, path (MELS shard) and row
-        (position in it).
+        Columns clip_id, split, uri, offset, n_bytes, captions, labels, path (MELS shard) and
+        row (position in it).
     """
     frames, datasets = [], list(datasets)
     for dataset in datasets:

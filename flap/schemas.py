@@ -22,6 +22,7 @@ def _column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -
 
 
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.field("item", pa.string(), nullable=False))
+_INTS = pa.list_(pa.field("item", pa.int32(), nullable=False))
 _FLOATS = pa.list_(pa.field("item", pa.float32(), nullable=False))
 
 
@@ -229,13 +230,16 @@ CAPTIONS = TableSpec(
 
 RANKS = TableSpec(
     "RANKS",
-    1,
+    2,
     (
         _column("benchmark", _TEXT, "key in params.yaml, section benchmarks"),
-        _column("direction", _TEXT, "text_to_audio or audio_to_text"),
+        _column("direction", _TEXT, "text_to_audio, audio_to_text or audio_to_class"),
         _column("query_id", _TEXT, "clip_id, for captions followed by #<position>"),
+        _column("clip_id", _TEXT, "the clip that the query is or describes"),
         _column("rank", pa.int32(), "of the best right answer, 1 = first"),
-        _column("ties", pa.int32(), "wrong answers with exactly the right answer's score"),
+        _column("ties", pa.int32(), "wrong answers with exactly the best right answer's score"),
+        _column("positions", _INTS, "of all right answers, in the order of the candidates"),
+        _column("candidates", pa.int32(), "answers that were ranked"),
     ),
 )
 

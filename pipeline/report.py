@@ -46,6 +46,8 @@ def main(data: PathOption, metrics: PathOption, out: PathOption, card: PathOptio
 def _baseline(benchmark: BenchmarkConfig) -> str:
     """The model that a benchmark scores for comparison, '' if it scores ours."""
     model = benchmark.model
+    if model.kind == "random":
+        return "random embeddings"
     return "" if model.kind == "flap" else f"{model.source} ({model.kind})"
 
 

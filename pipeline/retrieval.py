@@ -1,12 +1,14 @@
 """Stage `retrieval`: a benchmark and the model it names → RANKS and scores."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from flap.config import load_section
 from flap.errors import UserError
-from flap.retrieval.config import BenchmarksConfig, RetrievalConfig
+from flap.retrieval.config import BenchmarksConfig, RetrievalConfig, SavedModel, ScoredModel
 from flap.schemas import RANKS
 from flap.shards import read_folder, shard_name, shard_paths, write_rows
 from flap.work import Work, fingerprint
@@ -21,34 +23,39 @@ def main(
     out: PathOption,
     metrics: PathOption,
 ) -> None:
-    """Score audio-text retrieval both ways on one benchmark."""
+    """Score a model on one benchmark: retrieval both ways, or classification by labels."""
     config = load_section(PARAMS, "retrieval", RetrievalConfig)
     benchmarks = load_section(PARAMS, "benchmarks", BenchmarksConfig).root
     if benchmark not in benchmarks:
         raise UserError(f"{PARAMS}: no benchmark '{benchmark}'; there are {', '.join(benchmarks)}")
     chosen = benchmarks[benchmark]
-    inputs = [*shard_paths(mels / chosen.dataset), *model.glob("*.*")]
+    inputs = [*shard_paths(mels / chosen.dataset), *_model_files(chosen.model, model)]
     work = Work.open(out, fingerprint(inputs, config, chosen))
 
-    from flap.clips import (  # torch and transformers load after --help and errors
-        count_described,
-        usable_clips,
-    )
-    from flap.retrieval.benchmark import load_embedder, rank_benchmark
+    from flap.clips import count_described  # torch and transformers load after --help and errors
+    from flap.retrieval.benchmark import rank_benchmark, read_clips
+    from flap.retrieval.models import load_embedder
     from flap.retrieval.scores import describe, scores
 
-    candidates = usable_clips(clips, mels, [chosen.dataset], [chosen.split])
-    embedder = load_embedder(benchmark, chosen.model, model)
-    rows = rank_benchmark(benchmark, candidates, embedder, config.batch)
-    provenance = chosen.model_dump() | config.model_dump(mode="json")
+    candidates = read_clips(chosen, clips, mels)
+    embedder = load_embedder(benchmark, chosen.model, model, config)
+    rows = rank_benchmark(benchmark, chosen, candidates, embedder, config)
+    provenance = chosen.model_dump(mode="json") | config.model_dump(mode="json")
     provenance |= {"ties": "a tied wrong answer is placed before the right one"}
     write_rows(work.folder / shard_name(0), rows, RANKS, provenance)
-    found: dict[str, Any] = {"model": chosen.model.model_dump()}
+    found: dict[str, Any] = {"task": chosen.task, "model": chosen.model.model_dump()}
     found |= {"clips_in_split": count_described(clips / chosen.dataset, chosen.split)}
-    found |= scores(read_folder(work.folder, RANKS), config.recall_at)
+    ranks = read_folder(work.folder, RANKS)
+    found |= scores(ranks, config.recall_at, resamples=config.resamples, seed=config.seed)
     write_metrics(metrics, found)
     work.publish()
-    print(describe(benchmark, found))
+    print(f"{chosen.task} {describe(benchmark, found)}")
+
+
+def _model_files(model: ScoredModel, own: Path) -> Iterable[Path]:
+    """What the scores depend on of a model in a folder, ours or a saved one."""
+    folder = Path(model.source) if isinstance(model, SavedModel) else own
+    return sorted(folder.glob("*.*"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from benchmarks import (
     interleaved,
     loader,
     mel_read,
+    scoring,
     train_step,
 )
 
@@ -82,3 +83,10 @@ def test_loader(capsys: pytest.CaptureFixture[str]) -> None:
     ratios = last_line(capsys)["ratios"]
     assert set(ratios) == {"vs_consumption", "data_wait"}
     assert 0 < ratios["data_wait"] < 1
+
+
+def test_scoring(capsys: pytest.CaptureFixture[str]) -> None:
+    scoring.main(clips=300, seconds=0, memory_clips=300)
+    ratios = last_line(capsys)["ratios"]
+    assert set(ratios) == {"speedup", "extra_mb"}
+    assert ratios["speedup"] > 1

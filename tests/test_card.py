@@ -25,8 +25,13 @@ ATTACK = (
 )
 OURS, CLAP = "demo-test", "demo-test-clap"
 BENCHMARKS = {
-    OURS: {"dataset": "demo", "split": "test", "model": {"kind": "flap"}},
-    CLAP: {"dataset": "demo", "split": "test", "model": {"kind": "clap", "source": "laion/x"}},
+    OURS: {"task": "retrieval", "dataset": "demo", "split": "test", "model": {"kind": "flap"}},
+    CLAP: {
+        "task": "retrieval",
+        "dataset": "demo",
+        "split": "test",
+        "model": {"kind": "clap", "source": "laion/x"},
+    },
 }
 HUB = {"source": "hf://owner/audio-mae", "revision": "abc", "sha256": None}
 

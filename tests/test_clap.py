@@ -179,8 +179,9 @@ def test_a_benchmark_of_clap_end_to_end(
         soundfile.write(f"{i}.wav", noise(rate_hz * i // 10, seed=i), rate_hz)
     model = f"{{kind: clap, source: {saved}, revision: main}}"
     Path("params.yaml").write_text(
-        "retrieval: {batch: 4, recall_at: [1, 5]}\n"
-        f"benchmarks: {{toy-clap: {{dataset: toy, split: val, model: {model}}}}}\n"
+        "retrieval: {batch: 4, recall_at: [1, 5], long_clips: middle, positives: own, "
+        "resamples: 9, seed: 0}\n"
+        f"benchmarks: {{toy-clap: {{task: retrieval, dataset: toy, split: val, model: {model}}}}}\n"
     )
     out, metrics = corpus.data / "retrieval" / "toy-clap", tmp_path / "toy-clap.json"
     retrieval.main("toy-clap", corpus.clips, corpus.mels, tmp_path / "no-flap", out, metrics)

@@ -57,8 +57,15 @@ def write_run(folder: Path) -> tuple[Path, Path]:
         for step in range(1, 21)
     )
     (metrics / "pretrain.csv").write_text(history)
-    direction = {"R@1": 0.25, "R@5": 0.75, "chance": {"R@1": 0.1, "R@5": 0.5}}
-    scores = {"clips": 4, "captions": 4, "text_to_audio": direction, "audio_to_text": direction}
+    direction = {
+        "queries": 4,
+        "candidates": 4,
+        "R@1": 0.25,
+        "R@5": 0.75,
+        "chance": {"R@1": 0.1, "R@5": 0.5},
+        "interval": {"R@1": {"low": 0.125, "high": 0.5}},
+    }
+    scores = {"clips": 4, "text_to_audio": direction, "audio_to_text": direction}
     (metrics / "retrieval" / "demo-test.json").write_text(json.dumps(scores))
     (metrics / "flops.csv").write_text(FLOPS)
     return data, metrics
@@ -91,7 +98,8 @@ def write_tables(data: Path, name: str) -> None:
     captions = [caption_row(i, c) for i, c in enumerate(heard)]
     write_rows(data / "captions" / name / SHARD, captions, CAPTIONS, {})
     ranks = [
-        {"benchmark": f"{name}-test", "direction": direction, "query_id": c, "rank": i, "ties": 0}
+        {"benchmark": f"{name}-test", "direction": direction, "query_id": c, "clip_id": c}
+        | {"rank": i, "ties": 0, "positions": [i], "candidates": 4}
         for direction in ("text_to_audio", "audio_to_text")
         for i, c in enumerate(heard[:4], start=1)
     ]
@@ -172,7 +180,7 @@ def test_counts_add_up_and_come_from_the_tables(folders: tuple[Path, Path]) -> N
 
 def test_the_page_shows_scores_beside_chance(folders: tuple[Path, Path]) -> None:
     page = page_of(folders, ["demo"], ["demo-test"])
-    assert "<b>25.0 %</b><small>chance 10.0 %</small>" in page
+    assert "<b>25.0 %</b><small>12.5 % to 50.0 %</small><small>chance 10.0 %</small>" in page
     assert "0.625" in page
     assert "val_loss" in page
 

@@ -4,6 +4,7 @@ A mel is cropped or padded in the log-mel domain, then SpecAugment sets stripes 
 only then the encoder normalises: padding and stripes become one constant, as in MAViL.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -50,6 +51,14 @@ def make_window(mel_TF: np.ndarray, clip_frames: int, fusion: bool, draw: Draw) 
 def middle_windows(mels: Iterable[np.ndarray], clip_frames: int, fusion: bool) -> WindowBatch:
     """Windows for evaluation, which draws nothing: each crop is the middle one."""
     return stack(make_window(mel_TF, clip_frames, fusion, lambda: 0.5) for mel_TF in mels)
+
+
+def covering_windows(mel_TF: np.ndarray, clip_frames: int, fusion: bool) -> WindowBatch:
+    """The fewest evenly spaced windows that show every frame of a log-mel."""
+    spare = max(0, len(mel_TF) - clip_frames)
+    starts = np.linspace(0, spare, 1 + math.ceil(spare / clip_frames)).astype(int)
+    parts = [mel_TF[start : start + clip_frames] for start in starts]
+    return middle_windows(parts, clip_frames, fusion)
 
 
 def stack(windows: Iterable[Window]) -> WindowBatch:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import csr_array
 
 from flap.clips import MelReader
 from flap.model.flap import FlapModel
@@ -15,7 +16,8 @@ from flap.model.saved import SavedFlap
 from flap.model.windows import middle_windows
 from flap.pretrain.inputs import ModelInputs
 from flap.retrieval.embed import FlapEmbedder, embed_captions, embed_clips
-from flap.retrieval.ranks import audio_to_text_ranks, text_to_audio_ranks
+from flap.retrieval.positives import own_captions
+from flap.retrieval.ranks import rank_right_answers
 
 _BATCH = 100  # pairs contrasted with each other; fixed, so that losses compare
 _RECALL_AT = 10
@@ -37,11 +39,11 @@ def validate(model: FlapModel, inputs: ModelInputs, clips: pd.DataFrame) -> Vali
     model.eval()  # type: ignore[no-untyped-call]
     embedder = FlapEmbedder(SavedFlap(model, inputs.tokenizer), inputs.device)
     captions = [caption for own in clips["captions"] for caption in own]
-    clip_of_caption_M = np.repeat(np.arange(len(clips)), clips["captions"].map(len))
+    right_CM = own_captions(list(clips["captions"]))
     audio_CE = embed_clips(embedder, clips, _BATCH, progress=False)
     text_ME = embed_captions(embedder, captions, _BATCH, progress=False)
     model.train()
-    first_M = np.unique(clip_of_caption_M, return_index=True)[1]
+    first_M = right_CM.indptr[:-1]
     losses = [
         contrastive_loss(
             torch.from_numpy(audio_CE[part]),
@@ -50,9 +52,9 @@ def validate(model: FlapModel, inputs: ModelInputs, clips: pd.DataFrame) -> Vali
         ).item()
         for part in _whole_batches(len(clips))
     ]
-    to_audio = text_to_audio_ranks(text_ME, audio_CE, clip_of_caption_M)
-    to_text = audio_to_text_ranks(audio_CE, text_ME, clip_of_caption_M)
-    recalls = [(ranks.rank <= _RECALL_AT).mean() for ranks in (to_audio, to_text)]
+    to_audio = rank_right_answers(text_ME, audio_CE, csr_array(right_CM.T))
+    to_text = rank_right_answers(audio_CE, text_ME, right_CM)
+    recalls = [(ranks.rank_Q <= _RECALL_AT).mean() for ranks in (to_audio, to_text)]
     return Validation(float(np.mean(losses)), float(np.mean(recalls)))
 
 

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from flap.report.card_metadata import Sections, metadata
 from flap.report.facts import Facts
 from flap.report.markdown import fenced, inline
-from flap.report.metrics import Benchmark
+from flap.report.metrics import Benchmark, Score
 from flap.report.tables import SPLITS, Dataset
 from flap.report.templating import environment, number, percent
 
@@ -114,7 +114,7 @@ class _ScoreRow:
 
 def _recall_names(benchmarks: Sequence[Benchmark]) -> list[str]:
     recalls = (recall for benchmark in benchmarks for recall in benchmark.recalls)
-    return list(dict.fromkeys(name for recall in recalls for name, _, _ in recall.shares))
+    return list(dict.fromkeys(score.name for recall in recalls for score in recall.shares))
 
 
 def _score_rows(benchmarks: Sequence[Benchmark]) -> Iterator[_ScoreRow]:
@@ -122,7 +122,7 @@ def _score_rows(benchmarks: Sequence[Benchmark]) -> Iterator[_ScoreRow]:
     for benchmark in benchmarks:
         model = _public(benchmark.baseline) or "this one"
         for recall in benchmark.recalls:
-            shares = {name: _with_chance(share, chance) for name, share, chance in recall.shares}
+            shares = {score.name: _with_chance(score) for score in recall.shares}
             yield _ScoreRow(
                 benchmark.name,
                 model,
@@ -133,8 +133,9 @@ def _score_rows(benchmarks: Sequence[Benchmark]) -> Iterator[_ScoreRow]:
             )
 
 
-def _with_chance(share: float, chance: float | None) -> str:
-    return percent(share) if chance is None else f"{percent(share)} ({percent(chance)})"
+def _with_chance(score: Score) -> str:
+    share, chance = percent(score.share), score.chance
+    return share if chance is None else f"{share} ({percent(chance)})"
 
 
 def _training(facts: Facts) -> str:

@@ -34,12 +34,12 @@ def metadata(benchmarks: Sequence[Benchmark], sections: Sections) -> ModelCardDa
 def _eval_results(
     benchmarks: Sequence[Benchmark], configs: Mapping[str, Any]
 ) -> Iterator[EvalResult]:
-    """Every R@k of the trained model; baselines are not its results."""
+    """The scores of the trained model; baselines are not its results."""
     for benchmark in (b for b in benchmarks if not b.baseline):
         config = configs[benchmark.name]
         for recall in benchmark.recalls:
             task = recall.direction.replace("→", "to")
-            for name, share, _ in recall.shares:
+            for score in recall.shares:
                 yield EvalResult(
                     task_type=f"{task.replace(' ', '-')}-retrieval",
                     task_name=f"{task} retrieval",
@@ -47,9 +47,9 @@ def _eval_results(
                     dataset_name=config["dataset"],
                     dataset_config=benchmark.name,  # keeps benchmarks of one split apart
                     dataset_split=config["split"],
-                    metric_type=name.replace("R@", "recall@"),
-                    metric_name=name,
-                    metric_value=share,
+                    metric_type=score.name.replace("R@", "recall@"),
+                    metric_name=score.name,
+                    metric_value=score.share,
                 )
 
 

@@ -11,17 +11,33 @@ import pandas as pd
 from flap.errors import UserError
 
 MASKS = {"none": "no mask", "1d": "1-D", "2d": "2-D"}
-DIRECTIONS = {"text_to_audio": "text → audio", "audio_to_text": "audio → text"}
+DIRECTIONS = {
+    "text_to_audio": "text → audio",
+    "audio_to_text": "audio → text",
+    "audio_to_class": "audio → class",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """R@k or mAP@10; what chance gives where that is known, and the 95 % interval over clips."""
+
+    name: str
+    share: float
+    chance: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
 class Recall:
-    """R@k of one direction: [(name, share, share by chance or None)]."""
+    """The scores of one direction."""
 
     direction: str
-    shares: list[tuple[str, float, float | None]]
+    shares: list[Score]
     median_rank: float | None
     queries: int
+    candidates: int
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,6 @@ class Benchmark:
     name: str
     baseline: str  # the model that was scored, '' if it is the one that was trained
     clips: int
-    captions: int
     recalls: list[Recall]
 
 
@@ -85,20 +100,24 @@ def _mask_cost(row: dict[str, str], unmasked: float) -> MaskCost:
 def read_benchmark(metrics: Path, name: str, baseline: str) -> Benchmark:
     """One benchmark's scores, as the stage `retrieval` wrote them."""
     scores = read_json(metrics / "retrieval" / f"{name}.json") or {}
-    clips, captions = scores.get("clips", 0), scores.get("captions", 0)
-    queries = {"text_to_audio": captions, "audio_to_text": clips}
     recalls = [
-        _recall(direction, scores[direction], queries[direction])
-        for direction in DIRECTIONS
+        _recall(label, scores[direction])
+        for direction, label in DIRECTIONS.items()
         if direction in scores
     ]
-    return Benchmark(name, baseline, clips, captions, recalls)
+    return Benchmark(name, baseline, scores.get("clips", 0), recalls)
 
 
-def _recall(direction: str, scores: dict[str, Any], queries: int) -> Recall:
-    chance = scores.get("chance", {})
-    shares = [(key, scores[key], chance.get(key)) for key in scores if key.startswith("R@")]
-    return Recall(DIRECTIONS[direction], shares, scores.get("median_rank"), queries)
+def _recall(label: str, scores: dict[str, Any]) -> Recall:
+    chance, interval = scores.get("chance", {}), scores.get("interval", {})
+    shares = [
+        Score(name, scores[name], chance.get(name), span.get("low"), span.get("high"))
+        for name in scores
+        if name.startswith("R@") or name == "mAP@10"
+        for span in [interval.get(name, {})]
+    ]
+    median, queries = scores.get("median_rank"), scores.get("queries", 0)
+    return Recall(label, shares, median, queries, scores.get("candidates", 0))
 
 
 def flat_numbers(node: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:

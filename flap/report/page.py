@@ -50,10 +50,10 @@ def _cards(facts: Facts) -> list[tuple[str, str, str]]:
         cards.append((f"{facts.tagger['mAP']:.3f}", "tagger mAP", remark))
     for benchmark in (b for b in facts.benchmarks if not b.baseline):
         for recall in benchmark.recalls:
-            for name, share, chance in recall.shares[:1]:
+            for score in recall.shares[:1]:
                 remark = benchmark.name
-                remark += "" if chance is None else f", chance {percent(chance)}"
-                cards.append((percent(share), f"{recall.direction} {name}", remark))
+                remark += "" if score.chance is None else f", chance {percent(score.chance)}"
+                cards.append((percent(score.share), f"{recall.direction} {score.name}", remark))
     return cards
 
 

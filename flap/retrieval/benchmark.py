@@ -1,57 +1,45 @@
-"""One benchmark: a model and the clips of a split → rows of RANKS."""
+"""One benchmark of params.yaml: its clips, and its rows of RANKS."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
-import numpy as np
 import pandas as pd
 
-from flap.model.device import default_device
-from flap.model.saved import load_flap
-from flap.retrieval.clap import ClapEmbedder, load_clap
-from flap.retrieval.config import ReleasedClap, ScoredModel
-from flap.retrieval.embed import Embedder, FlapEmbedder, embed_captions, embed_clips
-from flap.retrieval.ranks import Ranks, audio_to_text_ranks, text_to_audio_ranks
+from flap.clips import usable_clips
+from flap.retrieval.audio_text import rank_retrieval
+from flap.retrieval.classification import rank_linear_probe, rank_zero_shot
+from flap.retrieval.config import (
+    BenchmarkConfig,
+    LinearProbeTask,
+    RetrievalConfig,
+    RetrievalTask,
+    Split,
+)
+from flap.retrieval.embed import Embedder
 from flap.shards import Row
 
 
-def load_embedder(benchmark: str, model: ScoredModel, flap_folder: Path) -> Embedder:
-    """The model that a benchmark names; `flap_folder` is where `pretrain` left ours.
+def read_clips(task: BenchmarkConfig, clips: Path, mels: Path) -> pd.DataFrame:
+    """What `rank_benchmark` wants: the split's clips, or all of a corpus whose labels are classes.
 
-    Raises:
-        UserError: it cannot be had.
+    Args:
+        clips, mels: folders of CLIPS and of MELS folders, as of `usable_clips`.
     """
-    if isinstance(model, ReleasedClap):
-        return ClapEmbedder(load_clap(benchmark, model), benchmark, default_device())
-    return FlapEmbedder(load_flap(flap_folder), default_device())
+    splits = [task.split] if isinstance(task, RetrievalTask) else get_args(Split)
+    return usable_clips(clips, mels, [task.dataset], splits)
 
 
-def rank_benchmark(name: str, clips: pd.DataFrame, embedder: Embedder, batch: int) -> list[Row]:
-    """Every caption against every clip and back; `clips` as `usable_clips` gives them."""
-    captions = [caption for own in clips["captions"] for caption in own]
-    clip_of_caption_M = np.repeat(np.arange(len(clips)), clips["captions"].map(len))
-    audio_CE = embed_clips(embedder, clips, batch)
-    text_ME = embed_captions(embedder, captions, batch)
-    caption_ids = [
-        f"{clip_id}#{position}"
-        for clip_id, own in zip(clips["clip_id"], clips["captions"], strict=True)
-        for position in range(len(own))
-    ]
-    to_audio = text_to_audio_ranks(text_ME, audio_CE, clip_of_caption_M)
-    to_text = audio_to_text_ranks(audio_CE, text_ME, clip_of_caption_M)
-    return [
-        *_rows(name, "text_to_audio", caption_ids, to_audio),
-        *_rows(name, "audio_to_text", list(clips["clip_id"]), to_text),
-    ]
-
-
-def _rows(benchmark: str, direction: str, query_ids: list[str], ranks: Ranks) -> list[Row]:
-    return [
-        {
-            "benchmark": benchmark,
-            "direction": direction,
-            "query_id": query_id,
-            "rank": int(rank),
-            "ties": int(ties),
-        }
-        for query_id, rank, ties in zip(query_ids, ranks.rank, ranks.ties, strict=True)
-    ]
+def rank_benchmark(
+    name: str,
+    task: BenchmarkConfig,
+    clips: pd.DataFrame,
+    embedder: Embedder,
+    config: RetrievalConfig,
+) -> Iterator[Row]:
+    """Embed and rank; `clips` as `read_clips` gives them."""
+    if isinstance(task, RetrievalTask):
+        return rank_retrieval(name, clips, embedder, config)
+    if isinstance(task, LinearProbeTask):
+        return rank_linear_probe(name, task, clips, embedder, config)
+    return rank_zero_shot(name, task, clips, embedder, config)

@@ -2,20 +2,37 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, RootModel
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, RootModel, field_validator
 
 from flap.config import Section
+
+Split = Literal["train", "val", "test"]
 
 
 class RetrievalConfig(Section):
     batch: PositiveInt
     recall_at: tuple[PositiveInt, ...]
+    long_clips: Literal["middle", "pooled"]
+    """What FLAP hears of a clip longer than its window: the middle (with fusion also the whole,
+    squeezed), or the mean embedding of the windows that cover it."""
+    positives: Literal["own", "shared"]
+    """Which answers are right: a clip's own, or those of clips that share a caption as well."""
+    resamples: PositiveInt
+    """Draws of the bootstrap over clips."""
+    seed: int
 
 
 class OwnFlap(Section):
     """The model that the stage `pretrain` made."""
 
     kind: Literal["flap"]
+
+
+class SavedModel(Section):
+    """Any folder with a FLAP model, as `pretrain` writes them."""
+
+    kind: Literal["saved"]
+    source: str
 
 
 class ReleasedClap(Section):
@@ -26,17 +43,60 @@ class ReleasedClap(Section):
     revision: str  # of the hub; of no effect on a directory
 
 
-ScoredModel = Annotated[OwnFlap | ReleasedClap, Field(discriminator="kind")]
+class RandomModel(Section):
+    """Embeddings drawn from a seed: what chance scores under the same code."""
+
+    kind: Literal["random"]
+    seed: int
 
 
-class BenchmarkConfig(Section):
-    """One benchmark: a model on all clips of a split with all their captions."""
+ScoredModel = Annotated[
+    OwnFlap | SavedModel | ReleasedClap | RandomModel, Field(discriminator="kind")
+]
 
+
+class RetrievalTask(Section):
+    """All captions of a split against all its clips, and back."""
+
+    task: Literal["retrieval"]
     dataset: str
-    split: Literal["train", "val", "test"]
+    split: Split
     model: ScoredModel
 
 
+class ZeroShotTask(Section):
+    """The clips of a split against the corpus's labels, each said by some prompts."""
+
+    task: Literal["zero_shot"]
+    dataset: str
+    split: Split
+    templates: tuple[str, ...]
+    """A class's embedding is the mean over these and over the label's synonyms."""
+    model: ScoredModel
+
+    @field_validator("templates")
+    @classmethod
+    def _name_the_label(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        if not templates or any("{label}" not in template for template in templates):
+            raise ValueError("one or more texts are expected, with {label} in each")
+        return templates
+
+
+class LinearProbeTask(Section):
+    """The clips of a split against the corpus's labels by a linear classifier of embeddings."""
+
+    task: Literal["linear_probe"]
+    dataset: str
+    split: Split
+    train_split: Split
+    inverse_regularisation: PositiveFloat  # C of scikit-learn's LogisticRegression
+    max_iterations: NonNegativeInt
+    model: ScoredModel
+
+
+BenchmarkConfig = Annotated[
+    RetrievalTask | ZeroShotTask | LinearProbeTask, Field(discriminator="task")
+]
 BenchmarkName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 
 

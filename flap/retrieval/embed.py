@@ -9,12 +9,13 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from flap.clips import MelReader
 from flap.model.saved import SavedFlap
 from flap.model.text_encoder import tokenize
-from flap.model.windows import middle_windows
+from flap.model.windows import WindowBatch, covering_windows, middle_windows
 
 
 class Embedder(Protocol):
@@ -28,22 +29,18 @@ class Embedder(Protocol):
 
 
 class FlapEmbedder:
-    """FLAP on the middle window of each clip's log-mel."""
+    """FLAP on the middle window of each clip's log-mel, or `pooled` over windows that cover it."""
 
-    def __init__(self, saved: SavedFlap, device: torch.device) -> None:
+    def __init__(self, saved: SavedFlap, device: torch.device, *, pooled: bool = False) -> None:
         self._model, self._tokenizer, self._device = saved.model, saved.tokenizer, device
         self._model.to(device)  # type: ignore[arg-type]
-        self._reader = MelReader()
+        self._reader, self._pooled = MelReader(), pooled
 
     def audio(self, clips: pd.DataFrame) -> torch.Tensor:
-        config = self._model.config
-        mels = self._reader.read_all(clips)
-        windows = middle_windows(mels, config.encoder.clip_frames, config.fusion)
-        embedded = self._model.get_audio_features(
-            windows.mel_BCTF.to(self._device), windows.longer_B.to(self._device)
-        )
-        assert embedded.pooler_output is not None
-        return embedded.pooler_output
+        config, mels = self._model.config, self._reader.read_all(clips)
+        if not self._pooled:
+            return self._embed(middle_windows(mels, config.encoder.clip_frames, config.fusion))
+        return torch.cat([self._embed_whole(mel_TF) for mel_TF in mels])
 
     def text(self, captions: list[str]) -> torch.Tensor:
         tokens = tokenize(self._tokenizer, captions, self._model.config.max_text_tokens)
@@ -51,6 +48,19 @@ class FlapEmbedder:
         embedded = self._model.get_text_features(**inputs)
         assert embedded.pooler_output is not None
         return embedded.pooler_output
+
+    def _embed(self, windows: WindowBatch) -> torch.Tensor:
+        embedded = self._model.get_audio_features(
+            windows.mel_BCTF.to(self._device), windows.longer_B.to(self._device)
+        )
+        assert embedded.pooler_output is not None
+        return embedded.pooler_output
+
+    def _embed_whole(self, mel_TF: np.ndarray) -> torch.Tensor:
+        """(1, E) of one clip of any length."""
+        config = self._model.config
+        windows = covering_windows(mel_TF, config.encoder.clip_frames, config.fusion)
+        return normalize(self._embed(windows).mean(dim=0, keepdim=True), dim=-1)
 
 
 def embed_clips(

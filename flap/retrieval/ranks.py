@@ -1,79 +1,154 @@
-"""Embeddings → the rank of the best right answer to each query, by counting.
+"""Embeddings → the position of every right answer to each query, by counting.
 
 The protocol of LS-CLAP: every caption is a query over all clips; every clip is a query over
-all captions, where the best placed of its own captions counts. A wrong answer with exactly
-the right answer's score counts as placed before it, so equal scores earn nothing.
+all captions. Nothing is sorted: an answer's position is one more than the number of answers
+placed before it. Of equal scores the wrong answers are placed first, so they earn nothing.
 
-Letters: Q queries, C clips, M captions, E width of the shared embedding.
+Scores are computed a tile at a time, so memory is flat in queries and candidates alike.
+
+Letters: Q queries, X candidates, P right answers of all queries, R most of one query, E width of
+the shared embedding.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import torch
+from scipy.sparse import csr_array
+from tqdm import tqdm
 
-_BLOCK = 1024  # queries at a time: memory stays flat in their number
+# Queries and candidates of a tile: on a CPU what its cache holds.
+_TILE = {"cpu": (256, 4096), "cuda": (4096, 16384)}
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Per query: `rank` (1 = first) and the number of wrong answers tied with the right one."""
+    """Where the right answers stand, 1 = first.
 
-    rank: np.ndarray
-    ties: np.ndarray
+    `positions_P` follows the right answers query by query, each query's in the order of the
+    candidates; `starts_Q` are its first ones. `ties_Q` are the wrong answers with exactly the
+    score of the query's best right one.
+    """
+
+    positions_P: np.ndarray
+    starts_Q: np.ndarray
+    ties_Q: np.ndarray
+
+    @property
+    def rank_Q(self) -> np.ndarray:
+        """Of the best placed right answer."""
+        return np.minimum.reduceat(self.positions_P, self.starts_Q)
+
+    def positions(self) -> list[np.ndarray]:
+        """One array a query."""
+        return np.split(self.positions_P, self.starts_Q[1:])
 
 
-def text_to_audio_ranks(
-    text_ME: np.ndarray, audio_CE: np.ndarray, clip_of_caption_M: np.ndarray
+def rank_right_answers(
+    queries_QE: np.ndarray,
+    candidates_XE: np.ndarray,
+    right_QX: csr_array,
+    device: torch.device | None = None,
+    *,
+    progress: bool = False,
 ) -> Ranks:
-    """Rank of each caption's own clip among all clips.
+    """Rank by the inner product of embeddings.
+
+    Args:
+        queries_QE, candidates_XE: float32; equal rows have equal scores, whatever their places.
+        right_QX: where it is not 0, the candidate is right for the query.
+        device: where to compute; None is the CPU.
 
     Raises:
-        ValueError: an embedding is not finite.
+        ValueError: an embedding is not finite, or a query has no right answer.
     """
-    _check_finite(text_ME, audio_CE)
-    blocks = []
-    for start in range(0, len(text_ME), _BLOCK):
-        scores_QC = text_ME[start : start + _BLOCK] @ audio_CE.T
-        right_QC = clip_of_caption_M[start : start + _BLOCK, None] == np.arange(len(audio_CE))
-        blocks.append(_count(scores_QC, right_QC))
-    return _join(blocks)
-
-
-def audio_to_text_ranks(
-    audio_CE: np.ndarray, text_ME: np.ndarray, clip_of_caption_M: np.ndarray
-) -> Ranks:
-    """Rank of the best of each clip's own captions among all captions.
-
-    Raises:
-        ValueError: an embedding is not finite, or a clip has no caption.
-    """
-    _check_finite(text_ME, audio_CE)
-    blocks = []
-    for start in range(0, len(audio_CE), _BLOCK):
-        scores_QM = audio_CE[start : start + _BLOCK] @ text_ME.T
-        clips_Q = np.arange(start, start + len(scores_QM))
-        right_QM = clips_Q[:, None] == clip_of_caption_M[None, :]
-        if not right_QM.any(axis=1).all():
-            raise ValueError("a clip has no caption among the candidates")
-        blocks.append(_count(scores_QM, right_QM))
-    return _join(blocks)
-
-
-def _count(scores_QX: np.ndarray, right_QX: np.ndarray) -> Ranks:
-    """Ranks among X candidates, of which one or more are right."""
-    best_Q1 = np.where(right_QX, scores_QX, -np.inf).max(axis=1, keepdims=True)
-    higher_Q = (~right_QX & (scores_QX > best_Q1)).sum(axis=1)
-    ties_Q = (~right_QX & (scores_QX == best_Q1)).sum(axis=1)
-    return Ranks(1 + higher_Q + ties_Q, ties_Q)
-
-
-def _join(blocks: list[Ranks]) -> Ranks:
-    return Ranks(
-        np.concatenate([block.rank for block in blocks]),
-        np.concatenate([block.ties for block in blocks]),
-    )
-
-
-def _check_finite(*embeddings: np.ndarray) -> None:
-    if not all(np.isfinite(embedding).all() for embedding in embeddings):
+    if not (np.isfinite(queries_QE).all() and np.isfinite(candidates_XE).all()):
         raise ValueError("embeddings hold NaN or infinity")
+    device = device or torch.device("cpu")
+    queries, width = _TILE[device.type]
+    width = min(width, len(candidates_XE))
+    blocks = range(0, len(queries_QE), queries)
+    parts = []
+    for first in tqdm(blocks, "rank", unit="block", disable=not progress):
+        block_QE = torch.from_numpy(queries_QE[first : first + queries]).to(device)
+
+        @lru_cache(maxsize=1)  # where there is one tile, it is computed once
+        def tile(start: int, block_QE: torch.Tensor = block_QE) -> torch.Tensor:
+            candidates = torch.from_numpy(candidates_XE[start : start + width])
+            return block_QE @ candidates.to(device).T
+
+        parts.append(_rank(tile, width, right_QX[first : first + queries]))
+    positions, counts, ties = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Ranks(positions, np.cumsum(counts) - counts, ties)
+
+
+def rank_scores(scores_QX: np.ndarray, right_QX: csr_array) -> Ranks:
+    """Rank by scores that are there already, float32; as `rank_right_answers` otherwise."""
+    if not np.isfinite(scores_QX).all():
+        raise ValueError("scores hold NaN or infinity")
+    scores = torch.from_numpy(scores_QX)
+    positions, counts, ties = _rank(lambda _: scores, scores_QX.shape[1], right_QX)
+    return Ranks(positions, np.cumsum(counts) - counts, ties)
+
+
+def _rank(
+    tile: Callable[[int], torch.Tensor], width: int, right_QX: csr_array
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions (P,), number of right answers (Q,) and ties (Q,) of a block of queries.
+
+    Args:
+        tile: the block's scores of candidates start…start+width-1. All tiles have one shape, since
+            another shape may round the same product another way.
+    """
+    counts_Q = np.diff(right_QX.indptr)
+    if not counts_Q.all():
+        raise ValueError("a query has no right answer among the candidates")
+    n_candidates = right_QX.shape[1]
+    # Each candidate is counted in one tile; the last tile begins earlier, to be as wide.
+    tiles = [
+        (min(begin, n_candidates - width), begin, min(begin + width, n_candidates))
+        for begin in range(0, n_candidates, width)
+    ]
+    slots_P = np.arange(len(right_QX.indices)) - np.repeat(right_QX.indptr[:-1], counts_Q)
+    rows_P = np.repeat(np.arange(len(counts_Q)), counts_Q)
+    right_QR = np.full((len(counts_Q), counts_Q.max()), -1)
+    right_QR[rows_P, slots_P] = right_QX.indices
+    scores_QR = _scores_of(right_QR, tile, tiles)
+
+    best_Q1 = scores_QR.nan_to_num(-torch.inf).max(dim=1, keepdim=True).values
+    reached_QR = torch.zeros_like(scores_QR, dtype=torch.int64)
+    equal_Q = torch.zeros(len(counts_Q), dtype=torch.int64, device=scores_QR.device)
+    for start, begin, end in tiles:
+        scores_QX = tile(start)[:, begin - start : end - start]
+        for slot, score_Q in enumerate(scores_QR.T):
+            reached_QR[:, slot] += (scores_QX >= score_Q[:, None]).sum(1, dtype=torch.int32)
+        equal_Q += (scores_QX == best_Q1).sum(1, dtype=torch.int32)
+
+    # Right answers have been counted too; among themselves equal ones keep their order.
+    by_slot_R, other_QRR = torch.arange(scores_QR.shape[1]), scores_QR[:, None, :]
+    later_RR = (by_slot_R[None, :] > by_slot_R[:, None]).to(scores_QR.device)
+    behind_QR = ((other_QRR == scores_QR[:, :, None]) & later_RR).sum(2)
+    positions_QR = reached_QR - behind_QR
+    ties_Q = equal_Q - (scores_QR == best_Q1).sum(1)
+    return positions_QR.cpu().numpy()[rows_P, slots_P], counts_Q, ties_Q.cpu().numpy()
+
+
+def _scores_of(
+    right_QR: np.ndarray,
+    tile: Callable[[int], torch.Tensor],
+    tiles: list[tuple[int, int, int]],
+) -> torch.Tensor:
+    """(Q, R) scores of the right answers, NaN where a query has fewer: nothing equals that."""
+    scores_QR: torch.Tensor | None = None
+    for start, begin, end in tiles:
+        rows, slots = np.nonzero((right_QR >= begin) & (right_QR < end))
+        if len(rows):
+            scores_QX = tile(start)
+            if scores_QR is None:
+                scores_QR = scores_QX.new_full(right_QR.shape, torch.nan)
+            columns = torch.from_numpy(right_QR[rows, slots] - start)
+            scores_QR[rows, slots] = scores_QX[rows, columns.to(scores_QX.device)]
+    assert scores_QR is not None
+    return scores_QR

@@ -1,38 +1,83 @@
-"""RANKS → the numbers people compare: R@k, median and mean rank, with chance beside them."""
+"""RANKS → the numbers people compare, with chance and an interval beside them.
 
+A score is the mean over queries of what `query_scores` says of each. Shares are in 0..1.
+"""
+
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-DIRECTIONS = ("text_to_audio", "audio_to_text")
+from flap.retrieval.bootstrap import intervals
+
+DIRECTIONS = ("text_to_audio", "audio_to_text", "audio_to_class")
+_PRECISION_AT = 10
 
 
-def scores(ranks: pd.DataFrame, recall_at: Sequence[int]) -> dict[str, Any]:
-    """Metrics of one benchmark from its RANKS alone, shares in 0..1.
+def scores(
+    ranks: pd.DataFrame, recall_at: Sequence[int], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Metrics of one benchmark from its RANKS alone.
 
-    The candidates of one direction are the queries of the other, and a caption's query_id
-    is its clip's followed by #<position>, so RANKS holds all that chance depends on.
+    Args:
+        resamples, seed: of the bootstrap over clips, see `intervals`.
     """
-    captions = ranks.loc[ranks["direction"] == "text_to_audio", "query_id"]
-    own_C = captions.str.rsplit("#", n=1).str[0].value_counts().to_numpy()
-    result: dict[str, Any] = {"clips": len(own_C), "captions": len(captions)}
-    for direction in DIRECTIONS:
-        found = ranks[ranks["direction"] == direction]
-        right_Q, n_candidates = (
-            (np.ones(len(captions), dtype=int), len(own_C))
-            if direction == "text_to_audio"
-            else (own_C, len(captions))
-        )
-        result[direction] = {
-            **{f"R@{k}": float((found["rank"] <= k).mean()) for k in recall_at},
+    clip_ids = sorted(set(ranks["clip_id"]))
+    result: dict[str, Any] = {
+        "clips": len(clip_ids),
+        "clips_sha256": hashlib.sha256("\n".join(clip_ids).encode()).hexdigest(),
+    }
+    for direction, found in ranks.groupby("direction"):
+        each = query_scores(found, recall_at)
+        result[str(direction)] = {
+            "queries": len(found),
+            "candidates": int(found["candidates"].iloc[0]),
+            **each.mean().to_dict(),
             "median_rank": float(found["rank"].median()),
-            "mean_rank": float(found["rank"].mean()),
             "tied_queries": int((found["ties"] > 0).sum()),
-            "chance": {f"R@{k}": chance_recall(right_Q, n_candidates, k) for k in recall_at},
+            "chance": _chance(found, recall_at),
+            "interval": intervals(each, found["clip_id"], resamples=resamples, seed=seed),
         }
     return result
+
+
+def query_scores(ranks: pd.DataFrame, recall_at: Sequence[int]) -> pd.DataFrame:
+    """One row a query of RANKS, one column a score, indexed by query_id.
+
+    `R@k`: 1 if the best placed right answer is among the first k.
+    `mAP@10`: average precision over the first ten answers, by sorted positions, over the number of
+    right answers or ten (WavCaps' convention).
+    `mAP@10_ls_clap`: the same with positions in the order of the captions, as LS-CLAP published it;
+    it may exceed 1.
+    `mean_rank`: the rank.
+    """
+    recalls = {f"R@{k}": (ranks["rank"] <= k).to_numpy(float) for k in recall_at}
+    positions_P = np.concatenate(ranks["positions"].to_list()).astype(np.int64)
+    counts_Q = ranks["positions"].map(len).to_numpy()
+    query_P = np.repeat(np.arange(len(ranks)), counts_Q)
+    sorted_P = positions_P[np.lexsort((positions_P, query_P))]
+    found = recalls | {
+        "mAP@10": _precisions(sorted_P, query_P, len(ranks)) / counts_Q.clip(max=_PRECISION_AT),
+        "mAP@10_ls_clap": _precisions(positions_P, query_P, len(ranks)) / counts_Q,
+        "mean_rank": ranks["rank"].to_numpy(float),
+    }
+    return pd.DataFrame(found, index=pd.Index(ranks["query_id"]))
+
+
+def _precisions(positions_P: np.ndarray, query_P: np.ndarray, queries: int) -> np.ndarray:
+    """(Q,) sum of i / position over each query's positions to ten, i counting them from 1."""
+    near_P = positions_P <= _PRECISION_AT
+    positions_N, query_N = positions_P[near_P], query_P[near_P]
+    first_N = np.searchsorted(query_N, query_N)
+    number_N = np.arange(len(query_N)) - first_N + 1
+    return np.bincount(query_N, number_N / positions_N, minlength=queries)
+
+
+def _chance(ranks: pd.DataFrame, recall_at: Sequence[int]) -> dict[str, float]:
+    right_Q, candidates = ranks["positions"].map(len).to_numpy(), int(ranks["candidates"].iloc[0])
+    return {f"R@{k}": chance_recall(right_Q, candidates, k) for k in recall_at}
 
 
 def chance_recall(right_Q: np.ndarray, n_candidates: int, k: int) -> float:
@@ -48,11 +93,19 @@ def chance_recall(right_Q: np.ndarray, n_candidates: int, k: int) -> float:
 
 
 def describe(benchmark: str, found: Mapping[str, Any]) -> str:
-    """The scores of a benchmark as lines to print, chance beside each."""
-    present = f"{found['clips']} of {found['clips_in_split']} clips present"
-    lines = [f"retrieval {benchmark}: {present}, {found['captions']} captions"]
-    for direction in DIRECTIONS:
+    """The scores of a benchmark as lines to print, interval and chance beside each."""
+    lines = [f"{benchmark}: {found['clips']} of {found['clips_in_split']} clips present"]
+    for direction in (name for name in DIRECTIONS if name in found):
         shares, chance = found[direction], found[direction]["chance"]
-        each = (f"{name} {shares[name]:.1%} (chance {chance[name]:.1%})" for name in chance)
-        lines.append(f"  {direction}: {', '.join(each)}")
+        each = [
+            f"{name} {shares[name]:.1%} ({_span(shares['interval'][name])}, "
+            f"chance {chance[name]:.1%})"
+            for name in chance
+        ]
+        among = f"{shares['queries']} queries, {shares['candidates']} answers"
+        lines.append(f"  {direction} ({among}): {', '.join(each)}")
     return "\n".join(lines)
+
+
+def _span(interval: Mapping[str, float]) -> str:
+    return f"{interval['low']:.1%} to {interval['high']:.1%}"

@@ -1,0 +1,51 @@
+"""Retrieval between the clips of a split and their captions → rows of RANKS.
+
+Letters: C clips, M captions, E width of the embeddings.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from scipy.sparse import csr_array
+
+from flap.errors import UserError
+from flap.model.device import default_device
+from flap.retrieval.config import RetrievalConfig
+from flap.retrieval.embed import Embedder, embed_captions, embed_clips
+from flap.retrieval.positives import own_captions, shared_captions
+from flap.retrieval.ranks import rank_right_answers
+from flap.retrieval.table import rank_rows
+from flap.shards import Row
+
+
+def rank_retrieval(
+    name: str, clips: pd.DataFrame, embedder: Embedder, config: RetrievalConfig
+) -> Iterator[Row]:
+    """Every caption against every clip and back; clips without captions are left out.
+
+    Args:
+        clips: as `usable_clips` gives them.
+
+    Raises:
+        UserError: no clip has a caption.
+    """
+    clips = clips[clips["captions"].map(len) > 0]
+    if clips.empty:
+        raise UserError(f"benchmarks.{name}: no clip has a caption")
+    captions = [caption for own in clips["captions"] for caption in own]
+    caption_ids = [
+        f"{clip_id}#{position}"
+        for clip_id, own in zip(clips["clip_id"], clips["captions"], strict=True)
+        for position in range(len(own))
+    ]
+    audio_CE = embed_clips(embedder, clips, config.batch)
+    text_ME = embed_captions(embedder, captions, config.batch)
+    right_answers = own_captions if config.positives == "own" else shared_captions
+    right_CM, device = right_answers(list(clips["captions"])), default_device()
+    right_MC = csr_array(right_CM.T)
+    to_audio = rank_right_answers(text_ME, audio_CE, right_MC, device, progress=True)
+    to_text = rank_right_answers(audio_CE, text_ME, right_CM, device, progress=True)
+    clip_ids = list(clips["clip_id"])
+    clip_of_caption = [caption_id.rsplit("#", 1)[0] for caption_id in caption_ids]
+    yield from rank_rows(name, "text_to_audio", caption_ids, clip_of_caption, to_audio, len(clips))
+    yield from rank_rows(name, "audio_to_text", clip_ids, clip_ids, to_text, len(captions))

@@ -1,0 +1,29 @@
+"""Ranks → rows of RANKS."""
+
+from collections.abc import Iterator, Sequence
+
+from flap.retrieval.ranks import Ranks
+from flap.shards import Row
+
+
+def rank_rows(
+    benchmark: str,
+    direction: str,
+    query_ids: Sequence[str],
+    clip_ids: Sequence[str],
+    ranks: Ranks,
+    candidates: int,
+) -> Iterator[Row]:
+    """One row a query; `clip_ids` are the clips that the queries are or describe."""
+    columns = (query_ids, clip_ids, ranks.rank_Q.tolist(), ranks.ties_Q.tolist())
+    for query_id, clip_id, rank, ties, positions in zip(*columns, ranks.positions(), strict=True):
+        yield {
+            "benchmark": benchmark,
+            "direction": direction,
+            "query_id": query_id,
+            "clip_id": clip_id,
+            "rank": rank,
+            "ties": ties,
+            "positions": positions.tolist(),
+            "candidates": candidates,
+        }
