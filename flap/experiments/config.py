@@ -1,0 +1,58 @@
+"""Section `experiments` of experiments/rows.yaml."""
+
+from typing import Any
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from flap.config import Section
+
+Changes = dict[str, Any]  # section.key → its value
+
+
+class RowConfig(Section):
+    says: str
+    changes: Changes
+
+
+class TableConfig(Section):
+    title: str
+    beside: str  # the row that the others are compared to
+    rows: dict[str, str]  # number in the paper → row
+    paper: dict[str, tuple[float, float, float, float]]
+    """R@1, %, by number: AudioCaps text → audio, audio → text; Clotho likewise."""
+
+
+class FigureConfig(Section):
+    title: str
+    series: dict[str, list[str]]  # name → rows
+
+
+class ExperimentsConfig(Section):
+    benchmarks: list[str]
+    seeds: list[NonNegativeInt] = Field(min_length=1)
+    repeated: list[str]  # rows with all seeds
+    once: list[str]  # rows with the first seed, 0
+    changes: Changes  # of every row
+    rows: dict[str, RowConfig]
+    tables: list[TableConfig]
+    figure: FigureConfig
+
+    @model_validator(mode="after")
+    def _rows_are_known(self) -> "ExperimentsConfig":
+        shown = [row for table in self.tables for row in (*table.rows.values(), table.beside)]
+        shown += [row for rows in self.figure.series.values() for row in rows]
+        trained = {*self.repeated, *self.once}
+        if unknown := sorted({*shown, *trained} - set(self.rows)):
+            raise ValueError(f"'rows' has no {', '.join(unknown)}")
+        if absent := sorted(set(shown) - trained):
+            raise ValueError(f"neither in 'repeated' nor in 'once': {', '.join(absent)}")
+        return self
+
+    def seeds_of(self, row: str) -> list[int]:
+        return self.seeds if row in self.repeated else [0]
+
+    @property
+    def runs(self) -> dict[str, tuple[str, int]]:
+        """Name → row and seed."""
+        rows = [*self.repeated, *self.once]
+        return {f"{row}-{seed}": (row, seed) for row in rows for seed in self.seeds_of(row)}
