@@ -18,7 +18,7 @@ class Graph:
 
 
 def read_graph(targets: Sequence[str] | None = None) -> Graph:
-    """The stages of the workspace in the current folder, or `targets` and what they need.
+    """The stages of dvc.yaml in the current folder, or `targets` and what they need.
 
     A target is what `dvc repro` takes: a stage, a group of a `foreach`, or an output.
 
@@ -31,7 +31,7 @@ def read_graph(targets: Sequence[str] | None = None) -> Graph:
     try:
         with Repo() as repo:
             graph = repo.index.graph  # an edge runs from a stage to one that it needs
-            wanted = set(graph)
+            wanted = {stage for stage in graph if stage.path_in_repo == "dvc.yaml"}
             if targets:
                 found = [s for target in targets for s, _ in repo.stage.collect_granular(target)]
                 wanted = set(found).union(*(nx.descendants(graph, stage) for stage in found))

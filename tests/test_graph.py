@@ -15,10 +15,13 @@ from pydantic import BaseModel
 
 import flap
 from flap.config import load_section, read_params
+from flap.experiments.variant import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 GRAPH = read_params(ROOT / "dvc.yaml")
 STAGES: dict[str, Any] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
+EXPERIMENTS = read_params(ROOT / "experiments/dvc.yaml")["stages"]
+ALL = STAGES | {f"experiments/{name}": stage for name, stage in EXPERIMENTS.items()}
 PARAMS = ROOT / "params.yaml"
 PAPER = ROOT / "params.paper.yaml"
 
@@ -48,6 +51,7 @@ MAY_IMPORT = {  # package → packages beside the core
     "retrieval": {"audio", "model"},
     "report": set(),
     "flops": {"model"},
+    "experiments": {"flops", "model", "pretrain", "retrieval"},
 }
 
 
@@ -87,10 +91,16 @@ def closure(start: Path) -> set[Path]:
     return found
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def start_of(stage: str) -> Path:
+    """The module that a stage's command runs; a launcher's is the one that it launches."""
+    module = re.findall(r"pipeline\.(\w+)", ALL[stage]["cmd"])[-1]
+    return ROOT / "pipeline" / f"{module}.py"
+
+
+@pytest.mark.parametrize("stage", ALL)
 def test_deps_cover_what_the_stage_imports(stage: str) -> None:
-    deps = [ROOT / dep for dep in STAGES[stage]["deps"] if "${" not in dep]
-    files = closure(ROOT / "pipeline" / f"{stage}.py")
+    deps = [ROOT / dep for dep in ALL[stage]["deps"] if "${" not in dep]
+    files = closure(start_of(stage))
     files |= {
         file.with_name(f"{stem}.csv")
         for file in files
@@ -102,37 +112,48 @@ def test_deps_cover_what_the_stage_imports(stage: str) -> None:
         for file in files
         if not any(file == dep or dep in file.parents for dep in deps)
     }
-    if stage in ("tagger", "pretrain", "report"):
+    module = start_of(stage).stem
+    if module in ("tagger", "pretrain", "report"):
         missing.discard("flap/label_aliases.csv")  # they name classes, they map no labels
-    if stage == "pretrain":  # saves the processor for those who use the model, and never runs it
+    if module == "pretrain":  # saves the processor for those who use the model, and never runs it
         missing = {file for file in missing if not file.startswith("flap/audio/")}
     assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ALL)
 def test_deps_exist(stage: str) -> None:
-    outs = ("data/", "metrics")
-    for dep in STAGES[stage]["deps"]:
+    outs = ("data/", "metrics", "experiments/history")
+    for dep in ALL[stage]["deps"]:
         assert "${" in dep or dep.startswith(outs) or (ROOT / dep).exists(), dep
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ALL)
 def test_command_names_no_path_outside_deps_and_outs(stage: str) -> None:
-    body = STAGES[stage]
+    body = ALL[stage]
     declared = list(body["deps"])
-    for key in ("outs", "metrics", "plots"):
+    for key in ("outs", "metrics", "plots", "params"):
         declared += [next(iter(o)) if isinstance(o, dict) else o for o in body.get(key, [])]
     for path in re.findall(r"(?:data|metrics)(?:/\S+)?", body["cmd"]):
         inside = any(d == path or d.startswith(f"{path}/") for d in declared)
         assert inside, f"{path} in the command of {stage} is neither dep nor out"
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ALL)
 def test_params_cover_the_sections_that_the_stage_loads(stage: str) -> None:
-    loaded = set()
-    for file in closure(ROOT / "pipeline" / f"{stage}.py"):
+    loaded, body = set(), ALL[stage]
+    for file in closure(start_of(stage)):
         loaded |= set(re.findall(r"load_section\(\s*\w+,\s*\"(\w+)\"", file.read_text()))
-    tracked = {param.split(".")[0] for param in STAGES[stage].get("params", [])}
+    tracked = {
+        name.split(".")[0]
+        for param in body.get("params", [])
+        for name in ([param] if isinstance(param, str) else next(iter(param.values())))
+    }
+    paths = [*body["deps"], *(out for out in body["outs"] if isinstance(out, str))]
+    if "experiments/rows.yaml" in paths:
+        tracked |= {"experiments"}
+    if "data/variant" in paths:  # the parameters of runs, as files
+        tracked |= set(SECTIONS)
+        loaded |= set(SECTIONS)
     assert loaded == tracked
 
 
@@ -193,7 +214,8 @@ def test_params_load_and_every_section_has_a_class(file: Path) -> None:
 
 
 def test_every_class_has_a_section() -> None:
-    used = {inner for s in read_params(PARAMS) for inner in nested(section_classes()[s])}
+    sections = [*read_params(PARAMS), *read_params(ROOT / "experiments/rows.yaml")]
+    used = {inner for s in sections for inner in nested(section_classes()[s])}
     assert set(section_classes().values()) <= used
 
 

@@ -1,0 +1,125 @@
+"""Scores of the rows → the page docs/experiments/README.md with its figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from flap.experiments.config import ExperimentsConfig, TableConfig
+from flap.experiments.cost import row_gflops
+from flap.experiments.figures import Point, cost_figure, curve_figure
+from flap.experiments.results import RowScores, Score, row_scores
+from flap.retrieval.config import RetrievalConfig
+from flap.shards import atomic_path
+
+_COLUMNS = {
+    "T→A R@1": ("text_to_audio", "R@1"),
+    "A→T R@1": ("audio_to_text", "R@1"),
+    "T→A R@10": ("text_to_audio", "R@10"),
+    "A→T R@10": ("audio_to_text", "R@10"),
+}
+_HEADLINE = "T→A R@1"
+_CURVE = "val_recall_at_10"
+_HEAD = """# The paper's tables and Figure 3, made again
+
+`dvc repro experiments/dvc.yaml` trains and scores what is not there yet, and writes this page.
+Which rows there are, each a short change of `params.yaml`, stands in
+[rows.yaml](../../experiments/rows.yaml); the corpus is that of its benchmarks.
+
+Scores are shares in %; behind them, their 95 % interval over the clips of the benchmark. Where a
+row has several seeds, a score is their mean, ± its standard deviation over them. The paper's
+numbers are of AudioCaps and Clotho: compare the order of the rows, not the height.
+
+## What the numbers say
+
+"""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the runs left, and what they were to be."""
+
+    config: ExperimentsConfig
+    retrieval: RetrievalConfig
+    variants: Path  # folder of <row>-<seed>.yaml
+    ranks: Path  # folder of the runs' RANKS
+    histories: Path  # folder of <row>-<seed>.csv
+
+    def scores(self, row: str, benchmark: str, column: str) -> tuple[RowScores, str]:
+        """A row's scores in a column's direction, and the score's name."""
+        direction, name = _COLUMNS[column]
+        found = row_scores(self.ranks, self.config, row, benchmark, direction, self.retrieval)
+        return found, name
+
+
+def write_page(study: Study, findings: str, out: Path) -> None:
+    """README.md and its figures into the folder `out`."""
+    parts = [_HEAD + findings.strip() + "\n"]
+    for benchmark in study.config.benchmarks:
+        parts += [_table(study, table, benchmark) for table in study.config.tables]
+        parts.append(_figure(study, benchmark, out))
+    curve_figure(out / "curves.svg", _curves(study), _CURVE)
+    parts.append(
+        "## Curves on the split val\n\nRecall at 10, the mean of both directions, of the first "
+        "seed of the rows that have several.\n\n![Recall at 10 by epoch](curves.svg)\n"
+    )
+    with atomic_path(out / "README.md") as temporary:
+        temporary.write_text("\n".join(parts))
+
+
+def _table(study: Study, table: TableConfig, benchmark: str) -> str:
+    beside = {number for number, row in table.rows.items() if row == table.beside}
+    head = ["", "", "seeds", *_COLUMNS, f"{_HEADLINE} beyond row {', '.join(sorted(beside))}"]
+    head += ["the paper's R@1: AudioCaps T→A, A→T; Clotho T→A, A→T"] if table.paper else []
+    reference, name = study.scores(table.beside, benchmark, _HEADLINE)
+    lines = []
+    for number, row in table.rows.items():
+        found = [study.scores(row, benchmark, column) for column in _COLUMNS]
+        line = [number, study.config.rows[row].says, str(len(study.config.seeds_of(row)))]
+        line += [_shown(scores.score(score)) for scores, score in found]
+        line.append("" if row == table.beside else _signed(found[0][0].beyond(reference, name)))
+        if table.paper:
+            line.append(", ".join(f"{known:.1f}" for known in table.paper.get(number, ())))
+        lines.append(line)
+    return f"## {table.title}, on {benchmark}\n\n{_markdown(head, lines)}"
+
+
+def _figure(study: Study, benchmark: str, out: Path) -> str:
+    figure, lines = study.config.figure, []
+    series: dict[str, list[Point]] = {}
+    for name, rows in figure.series.items():
+        for row in rows:
+            scores, score = study.scores(row, benchmark, _HEADLINE)
+            variant = study.variants / f"{row}-{study.config.seeds_of(row)[0]}.yaml"
+            point = Point(study.config.rows[row].says, row_gflops(variant), scores.score(score))
+            series.setdefault(name, []).append(point)
+            lines.append([name, point.says, f"{point.gflops:.2f}", _shown(point.score)])
+    file = f"figure-{benchmark}.svg"
+    cost_figure(out / file, series, _HEADLINE)
+    table = _markdown(["", "", "GFLOPs", _HEADLINE], lines)
+    return f"## {figure.title}, on {benchmark}\n\n![{figure.title}]({file})\n\n{table}"
+
+
+def _curves(study: Study) -> Mapping[str, pd.DataFrame]:
+    config = study.config
+    return {
+        config.rows[row].says: pd.read_csv(study.histories / f"{row}-{config.seeds[0]}.csv")
+        for row in config.repeated
+    }
+
+
+def _shown(score: Score) -> str:
+    spread = "" if score.spread is None else f" ± {100 * score.spread:.1f}"
+    low, high = (100 * score.interval[end] for end in ("low", "high"))
+    return f"{100 * score.mean:.1f}{spread} ({low:.1f} to {high:.1f})"
+
+
+def _signed(score: Score) -> str:
+    low, high = (100 * score.interval[end] for end in ("low", "high"))
+    return f"{100 * score.mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -1,0 +1,146 @@
+"""Experiments: rows as changes, their scores over seeds, and the page."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flap.config import load_section, read_params
+from flap.errors import UserError
+from flap.experiments.config import ExperimentsConfig
+from flap.experiments.cost import row_gflops
+from flap.experiments.page import Study, write_page
+from flap.experiments.results import row_scores
+from flap.experiments.variant import variant
+from flap.pretrain.config import PretrainConfig
+from flap.retrieval.config import RetrievalConfig
+from flap.schemas import RANKS
+from flap.shards import shard_name, write_rows
+from pipeline import variant as stage
+
+ROOT = Path(__file__).parents[1]
+ROWS = load_section(ROOT / "experiments/rows.yaml", "experiments", ExperimentsConfig)
+PARAMS = read_params(ROOT / "params.yaml")
+RETRIEVAL = load_section(ROOT / "params.yaml", "retrieval", RetrievalConfig).model_copy(
+    update={"resamples": 50}
+)
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "variant"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        stage.main(ROOT / "experiments/rows.yaml", out)
+    return out
+
+
+def test_every_row_of_the_papers_tables_is_there() -> None:
+    two, three = ROWS.tables
+    assert list(two.rows) == [str(number) for number in range(1, 8)]
+    assert list(three.rows) == [str(number) for number in range(1, 11)]
+    assert len({row for rows in ROWS.figure.series.values() for row in rows}) >= 9
+    assert {two.rows[number] for number in "2357"} == set(ROWS.repeated)
+    assert len(ROWS.seeds) >= 3
+
+
+def test_a_run_is_the_parameters_with_its_changes(variants: Path) -> None:
+    assert {path.stem for path in variants.iterdir()} == set(ROWS.runs)
+    one, other = (
+        load_section(variants / f"{name}.yaml", "pretrain", PretrainConfig)
+        for name in ("2d-1", "2d-doubled-2")
+    )
+    assert (one.seed, other.seed) == (1, 2)
+    assert (one.mask.kind, one.batch, other.batch) == ("2d", 64, 128)
+    differing = {k for k, v in one.model_dump().items() if v != other.model_dump()[k]}
+    assert differing == {"seed", "batch"}
+    fused = read_params(variants / "2d-fusion-0.yaml")
+    assert fused["model"] == PARAMS["model"] | {"fusion": True}
+
+
+def changed(**changes: Any) -> ExperimentsConfig:
+    return ExperimentsConfig.model_validate(ROWS.model_dump() | changes)
+
+
+def test_what_params_yaml_does_not_know_is_named() -> None:
+    with pytest.raises(UserError, match=r"no-mask: params\.yaml has no key 'pretrain\.epoch' "):
+        variant(PARAMS, changed(changes={"pretrain.epoch": 3}), "no-mask", 0)
+    with pytest.raises(UserError, match="has no 'demo-text'; there are demo-val"):
+        variant(PARAMS, changed(benchmarks=["demo-text"]), "no-mask", 0)
+    with pytest.raises(UserError, match="'demo-probe' is no task of retrieval"):
+        variant(PARAMS, changed(benchmarks=["demo-probe"]), "no-mask", 0)
+    with pytest.raises(ValueError, match="'rows' has no 3d"):
+        changed(repeated=["3d"])
+    with pytest.raises(ValueError, match="neither in 'repeated' nor in 'once': 1d"):
+        changed(repeated=["no-mask", "2d", "2d-doubled"])
+
+
+def test_masks_cost_less(variants: Path) -> None:
+    names = ["no-mask-0", "1d-20-0", "1d-0", "1d-60-0", "1d-75-0"]
+    costs = [row_gflops(variants / f"{name}.yaml") for name in names]
+    assert costs == sorted(costs, reverse=True)
+
+
+def write_ranks(folder: Path, run: str, ranks: list[int]) -> None:
+    """Queries of 20 clips, five captions each, both directions alike."""
+    rows = [
+        {"benchmark": "demo-test", "direction": direction, "query_id": f"{i}", "ties": 0}
+        | {"clip_id": f"{i // 5}", "rank": rank, "positions": [rank], "candidates": 50}
+        for direction in ("text_to_audio", "audio_to_text")
+        for i, rank in enumerate(ranks)
+    ]
+    write_rows(folder / f"{run}-demo-test" / shard_name(0), rows, RANKS, {})
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for run in ROWS.runs:
+        write_ranks(tmp_path / "score", run, rng.integers(1, 50, 100).tolist())
+    return tmp_path / "score"
+
+
+def test_a_row_is_the_mean_of_its_seeds(ranks: Path) -> None:
+    found = row_scores(ranks, ROWS, "2d", "demo-test", "text_to_audio", RETRIEVAL)
+    tables = [pd.read_parquet(ranks / f"2d-{seed}-demo-test") for seed in ROWS.seeds]
+    each = [(t["rank"][t["direction"] == "text_to_audio"] <= 10).mean() for t in tables]
+    score = found.score("R@10")
+    assert score.mean == pytest.approx(np.mean(each))
+    assert score.spread == pytest.approx(np.std(each, ddof=1))
+    assert score.interval["low"] < score.mean < score.interval["high"]
+    once = row_scores(ranks, ROWS, "2d-10", "demo-test", "text_to_audio", RETRIEVAL)
+    assert once.score("R@10").spread is None
+    beyond = found.beyond(once, "R@10")
+    assert beyond.mean == pytest.approx(score.mean - once.score("R@10").mean)
+    assert found.beyond(found, "R@10").interval == {"low": 0.0, "high": 0.0}
+
+
+def test_seeds_scored_on_other_clips_are_refused(ranks: Path) -> None:
+    write_ranks(ranks, "2d-1", [1] * 50)
+    with pytest.raises(UserError, match="scored on other clips"):
+        row_scores(ranks, ROWS, "2d", "demo-test", "text_to_audio", RETRIEVAL)
+
+
+def test_the_page_holds_both_tables_the_figure_and_the_papers_numbers(
+    ranks: Path, variants: Path, tmp_path: Path
+) -> None:
+    histories = tmp_path / "history"
+    histories.mkdir()
+    for run in ROWS.runs:
+        history = "step,epoch,val_recall_at_10\n1,0.5,\n2,1.0,0.5\n3,1.5,0.75\n"
+        (histories / f"{run}.csv").write_text(history)
+    study = Study(ROWS, RETRIEVAL, variants, ranks, histories)
+    for out in (tmp_path / "one", tmp_path / "other"):
+        write_page(study, "Five sentences.", out)
+    page = (tmp_path / "one/README.md").read_text()
+    for table in ROWS.tables:
+        for number, row in table.rows.items():
+            assert f"| {number} | {ROWS.rows[row].says} |" in page
+    assert "| 41.5, 53.0, 20.3, 25.5 |" in page
+    assert "Five sentences." in page
+    names = {"README.md", "curves.svg", "figure-demo-test.svg"}
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    assert {path.name for path in (tmp_path / "one").iterdir()} == names
