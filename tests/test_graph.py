@@ -133,7 +133,7 @@ def test_command_names_no_path_outside_deps_and_outs(stage: str) -> None:
     declared = list(body["deps"])
     for key in ("outs", "metrics", "plots", "params"):
         declared += [next(iter(o)) if isinstance(o, dict) else o for o in body.get(key, [])]
-    for path in re.findall(r"(?:data|metrics)(?:/\S+)?", body["cmd"]):
+    for path in re.findall(r"(?<!-)\b(?:data|metrics|experiments|docs)(?:/\S+)?", body["cmd"]):
         inside = any(d == path or d.startswith(f"{path}/") for d in declared)
         assert inside, f"{path} in the command of {stage} is neither dep nor out"
 
@@ -148,7 +148,7 @@ def test_params_cover_the_sections_that_the_stage_loads(stage: str) -> None:
         for param in body.get("params", [])
         for name in ([param] if isinstance(param, str) else next(iter(param.values())))
     }
-    paths = [*body["deps"], *(out for out in body["outs"] if isinstance(out, str))]
+    paths = [*body["deps"], *(out for out in body.get("outs", []) if isinstance(out, str))]
     if "experiments/rows.yaml" in paths:
         tracked |= {"experiments"}
     if "data/variant" in paths:  # the parameters of runs, as files
