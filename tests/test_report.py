@@ -185,6 +185,17 @@ def test_the_page_shows_scores_beside_chance(folders: tuple[Path, Path]) -> None
     assert "val_loss" in page
 
 
+def test_runs_that_were_put_beside_are_drawn_together(folders: tuple[Path, Path]) -> None:
+    history = "step,loss,val_recall_at_10\n1,3.0,\n2,2.0,{}\n"
+    (folders[1] / "pretrain.csv").write_text(history.format(0.5))
+    assert "Beside other runs" not in page_of(folders, ["demo"], [])
+    (folders[1] / "compared").mkdir()
+    (folders[1] / "compared" / "no mask.csv").write_text(history.format(0.25))
+    page = page_of(folders, ["demo"], [])
+    assert "Beside other runs" in page
+    assert "this run ends at 0.5, no mask ends at 0.25" in page
+
+
 def test_a_baseline_is_named_and_makes_no_headline(folders: tuple[Path, Path]) -> None:
     facts = read_facts(*folders, ["demo"], {"demo-test": "laion/clap"}, CONFIG)
     page = render(facts)

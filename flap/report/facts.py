@@ -13,6 +13,7 @@ from flap.report.metrics import (
     Benchmark,
     MaskCost,
     read_benchmark,
+    read_compared,
     read_flops,
     read_history,
     read_json,
@@ -28,6 +29,7 @@ class Facts:
     findings: dict[str, list[Finding]] | None  # of the audit, by dataset
     tagger: dict[str, Any] | None
     history: pd.DataFrame | None
+    compared: dict[str, pd.DataFrame]  # histories of other runs, by name
     benchmarks: list[Benchmark]
     flops: list[MaskCost]
 
@@ -53,6 +55,7 @@ def read_facts(
         findings=read_findings(data / "audit"),
         tagger=read_json(metrics / "tagger.json"),
         history=read_history(metrics / "pretrain.csv"),
+        compared=read_compared(metrics / "compared"),
         benchmarks=[read_benchmark(metrics, *benchmark) for benchmark in benchmarks.items()],
         flops=read_flops(metrics / "flops.csv"),
     )

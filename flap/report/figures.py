@@ -96,6 +96,13 @@ def history_charts(history: pd.DataFrame) -> list[tuple[str, Markup]]:
     return [(label, curves(history, names, label)) for label, names in groups.items() if names]
 
 
+def compared_chart(histories: Mapping[str, pd.DataFrame], column: str) -> Markup:
+    """A column of several runs' histories, one line a run, against the step."""
+    lines = {name: history.set_index("step")[column] for name, history in histories.items()}
+    joined = pd.DataFrame(lines).rename_axis("step").reset_index()
+    return curves(joined, list(lines), f"{column} of {len(lines)} runs")
+
+
 def flops_chart(costs: Sequence[MaskCost]) -> Markup:
     """GFLOPs against the ratio of each kind of mask, both from what no mask costs."""
     unmasked, *masked = costs

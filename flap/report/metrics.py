@@ -81,6 +81,12 @@ def read_history(path: Path) -> pd.DataFrame | None:
     return None if history.empty else history
 
 
+def read_compared(folder: Path) -> dict[str, pd.DataFrame]:
+    """Histories of other runs, put there by hand as <name>.csv."""
+    found = {path.stem: read_history(path) for path in sorted(folder.glob("*.csv"))}
+    return {name: history for name, history in found.items() if history is not None}
+
+
 def read_flops(path: Path) -> list[MaskCost]:
     """Costs of the masks, that of no mask first; empty if the stage has not run."""
     if not path.exists():

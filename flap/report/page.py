@@ -5,13 +5,15 @@ from markupsafe import Markup
 from flap.report.captions import Captions
 from flap.report.examples import RULE
 from flap.report.facts import Facts
-from flap.report.figures import flops_chart, histogram, history_charts
+from flap.report.figures import compared_chart, flops_chart, histogram, history_charts
 from flap.report.graph import graph_svg
 from flap.report.levels import CLIPPED, SILENT, levels
 from flap.report.metrics import flat_numbers
 from flap.report.spread import Spread
 from flap.report.tables import Dataset
 from flap.report.templating import environment, number, percent
+
+_COMPARED = "val_recall_at_10"
 
 
 def render(facts: Facts) -> str:
@@ -29,7 +31,7 @@ def render(facts: Facts) -> str:
         },
         rule=RULE,
         flops_chart=flops_chart(facts.flops) if facts.flops else None,
-        charts=[] if facts.history is None else history_charts(facts.history),
+        charts=_charts(facts),
         tagger_numbers=flat_numbers(facts.tagger or {}),
     )
 
@@ -78,6 +80,17 @@ def _notes(facts: Facts) -> dict[str, str]:
     if scored := [benchmark for benchmark in facts.benchmarks if benchmark.recalls]:
         notes["retrieval"] = f"{len(scored)} benchmark{'s' if len(scored) > 1 else ''}"
     return notes | {"report": "this page"}
+
+
+def _charts(facts: Facts) -> list[tuple[str, Markup]]:
+    """Of the training history; beside those of other runs where there are some."""
+    if facts.history is None:
+        return []
+    charts = history_charts(facts.history)
+    runs = {"this run": facts.history} | facts.compared
+    if facts.compared and all(_COMPARED in history for history in runs.values()):
+        charts.append(("beside other runs", compared_chart(runs, _COMPARED)))
+    return charts
 
 
 def _audio_figure(dataset: Dataset) -> Markup:
