@@ -79,7 +79,7 @@ def rank_right_answers(
             candidates = torch.from_numpy(candidates_XE[start : start + width])
             return block_QE @ candidates.to(device).T
 
-        parts.append(_rank(tile, width, right_QX[first : first + queries]))
+        parts.append(_rank(tile, width, right_QX[first : first + queries], device))
     positions, counts, ties = (np.concatenate(each) for each in zip(*parts, strict=True))
     return Ranks(positions, np.cumsum(counts) - counts, ties)
 
@@ -89,12 +89,12 @@ def rank_scores(scores_QX: np.ndarray, right_QX: csr_array) -> Ranks:
     if not np.isfinite(scores_QX).all():
         raise ValueError("scores hold NaN or infinity")
     scores = torch.from_numpy(scores_QX)
-    positions, counts, ties = _rank(lambda _: scores, scores_QX.shape[1], right_QX)
+    positions, counts, ties = _rank(lambda _: scores, len(scores.T), right_QX, scores.device)
     return Ranks(positions, np.cumsum(counts) - counts, ties)
 
 
 def _rank(
-    tile: Callable[[int], torch.Tensor], width: int, right_QX: csr_array
+    tile: Callable[[int], torch.Tensor], width: int, right_QX: csr_array, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions (P,), number of right answers (Q,) and ties (Q,) of a block of queries.
 
@@ -111,15 +111,14 @@ def _rank(
         (min(begin, n_candidates - width), begin, min(begin + width, n_candidates))
         for begin in range(0, n_candidates, width)
     ]
-    slots_P = np.arange(len(right_QX.indices)) - np.repeat(right_QX.indptr[:-1], counts_Q)
-    rows_P = np.repeat(np.arange(len(counts_Q)), counts_Q)
-    right_QR = np.full((len(counts_Q), counts_Q.max()), -1)
-    right_QR[rows_P, slots_P] = right_QX.indices
-    scores_QR = _scores_of(right_QR, tile, tiles)
+    there_QR = np.arange(counts_Q.max()) < counts_Q[:, None]
+    right_QR = np.full(there_QR.shape, -1)
+    right_QR[there_QR] = right_QX.indices
+    scores_QR = _scores_of(torch.from_numpy(right_QR).to(device), tile, tiles)
 
     best_Q1 = scores_QR.nan_to_num(-torch.inf).max(dim=1, keepdim=True).values
     reached_QR = torch.zeros_like(scores_QR, dtype=torch.int64)
-    equal_Q = torch.zeros(len(counts_Q), dtype=torch.int64, device=scores_QR.device)
+    equal_Q = torch.zeros(len(counts_Q), dtype=torch.int64, device=device)
     for start, begin, end in tiles:
         scores_QX = tile(start)[:, begin - start : end - start]
         for slot, score_Q in enumerate(scores_QR.T):
@@ -127,28 +126,24 @@ def _rank(
         equal_Q += (scores_QX == best_Q1).sum(1, dtype=torch.int32)
 
     # Right answers have been counted too; among themselves equal ones keep their order.
-    by_slot_R, other_QRR = torch.arange(scores_QR.shape[1]), scores_QR[:, None, :]
-    later_RR = (by_slot_R[None, :] > by_slot_R[:, None]).to(scores_QR.device)
+    slot_R, other_QRR = torch.arange(scores_QR.shape[1], device=device), scores_QR[:, None, :]
+    later_RR = slot_R[None, :] > slot_R[:, None]
     behind_QR = ((other_QRR == scores_QR[:, :, None]) & later_RR).sum(2)
     positions_QR = reached_QR - behind_QR
     ties_Q = equal_Q - (scores_QR == best_Q1).sum(1)
-    return positions_QR.cpu().numpy()[rows_P, slots_P], counts_Q, ties_Q.cpu().numpy()
+    return positions_QR.cpu().numpy()[there_QR], counts_Q, ties_Q.cpu().numpy()
 
 
 def _scores_of(
-    right_QR: np.ndarray,
+    right_QR: torch.Tensor,
     tile: Callable[[int], torch.Tensor],
     tiles: list[tuple[int, int, int]],
 ) -> torch.Tensor:
     """(Q, R) scores of the right answers, NaN where a query has fewer: nothing equals that."""
-    scores_QR: torch.Tensor | None = None
+    scores_QR = torch.full(right_QR.shape, torch.nan, device=right_QR.device)
     for start, begin, end in tiles:
-        rows, slots = np.nonzero((right_QR >= begin) & (right_QR < end))
-        if len(rows):
-            scores_QX = tile(start)
-            if scores_QR is None:
-                scores_QR = scores_QX.new_full(right_QR.shape, torch.nan)
-            columns = torch.from_numpy(right_QR[rows, slots] - start)
-            scores_QR[rows, slots] = scores_QX[rows, columns.to(scores_QX.device)]
-    assert scores_QR is not None
+        here_QR = (right_QR >= begin) & (right_QR < end)
+        if here_QR.any():
+            rows, columns = here_QR.nonzero()[:, 0], right_QR[here_QR] - start
+            scores_QR[here_QR] = tile(start)[rows, columns]
     return scores_QR
