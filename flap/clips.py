@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flap.errors import UserError
-from flap.mel_copies import copy_of
+from flap.mels.copies import copy_of
 from flap.schemas import AUDIT, CLIPS, MELS, REJECTS, is_absent_clip, provenance
 from flap.shards import REJECTS_FOLDER, read_folder, read_table, shard_paths
 
@@ -99,7 +99,7 @@ class MelReader:
     """Log-mels by (shard path, row), as views of the mapped files: no copy, no decoding.
 
     A few files stay mapped; what is in memory is the system's page cache. Where the path is that
-    of a head (`flap.mel_heads`), the shard's copy is read, fetched if need be.
+    of a head (`flap.mels.heads`), the shard's copy is read, fetched if need be.
     """
 
     def __init__(self) -> None:

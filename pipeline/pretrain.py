@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flap.config import load_section
 from flap.errors import UserError
-from flap.mel_heads import mels_from_environment, versions
+from flap.mels.heads import mels_from_environment, versions
 from flap.model.config import EncoderConfig, ModelConfig, WeightsConfig
 from flap.pretrain.config import PretrainConfig
 from flap.shards import shard_paths
@@ -45,7 +45,7 @@ def main(
     ]
 
     from flap.clips import check_front_end, dropped_clips, usable_clips
-    from flap.mel_rows import fetch_rows
+    from flap.mels.rows import fetch_rows
 
     dropped = dropped_clips(audit)
     inputs += tagger.glob("*")

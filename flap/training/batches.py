@@ -59,8 +59,11 @@ def read_batches(
     )
     try:
         yield from loader
-    except UserError as error:  # a worker's comes with its traceback in the message
-        raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from error
+        return
+    except UserError as error:
+        told = str(error)
+    # A worker's error has its traceback in the message. Raised out here, ours lets the loader go.
+    raise UserError(told.rpartition(f"{UserError.__name__}: ")[2].strip())
 
 
 class _Windows(Dataset[tuple[Window, Pair]]):

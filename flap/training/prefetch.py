@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from flap.errors import UserError
-from flap.mel_copies import copy_of
+from flap.mels.copies import copy_of
 from flap.training.order import MicroBatches, Pair
 
 _FETCHES = 4  # at a time; a store gives a single one a fraction of the network
@@ -114,14 +114,12 @@ class _Ahead:
         copy = copy_of(path)
         assert copy
         hold = copy.hold()
-        while self._is_ahead(path):
-            try:
-                if copy.fetch():
-                    break
-            except UserError:  # who reads the shard tries again, and says it
-                break
-            with self._changed:
-                self._changed.wait(_ROOM_SECONDS)
+        try:
+            while self._is_ahead(path) and not copy.fetch():
+                with self._changed:
+                    self._changed.wait(_ROOM_SECONDS)
+        except UserError:  # who reads the shard tries again, and says it
+            pass
         with self._changed:
             if self._is_ahead(path) and path not in self._holds:
                 self._holds[path] = hold

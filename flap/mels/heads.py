@@ -1,8 +1,8 @@
 """MELS that lie elsewhere, known here by their heads: tables without the log-mels themselves.
 
 Training needs to know which clips there are before it reads any. A head has all columns of its
-shard but `mel`, which is null, and in its metadata where the shard is; so it is a hundredth of a
-percent of it, and whatever reads MELS for anything but log-mels reads heads as well.
+shard but `mel`, which is null, and in its metadata where the shard is; so it is a thousandth
+of it, and whatever reads MELS for anything but log-mels reads heads as well.
 """
 
 import hashlib
@@ -22,24 +22,14 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from flap.errors import UserError, first_line
-from flap.mel_copies import (
-    BOUND,
-    FOLDER,
-    HEADS,
-    SOURCE_KEY,
-    Source,
-    bound_bytes,
-    copy_of,
-    from_store,
-    locked,
-    remove_left_overs,
-    source_of,
-)
+from flap.mels.copies import copy_of
+from flap.mels.room import BOUND, HEADS, bound_bytes, locked, remove_left_overs
+from flap.mels.source import SOURCE_KEY, Source, from_store, source_of
 from flap.schemas import MELS
 from flap.shards import atomic_path, shard_paths
 from flap.work import identity
 
-ROOT = "FLAP_MELS"
+ROOT, FOLDER = "FLAP_MELS", "FLAP_MELS_CACHE"
 _REQUESTS = 16  # at a time; each waits for the store most of the time
 
 

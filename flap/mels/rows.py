@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from flap.clips import LENGTH_BYTES, check_value, value_pages
-from flap.mel_copies import Source, from_store, source_of
-from flap.mel_heads import open_source
+from flap.mels.heads import open_source
+from flap.mels.source import Source, from_store, source_of
 from flap.schemas import MELS, provenance
 from flap.shards import Row, read_table, write_rows
 
@@ -28,7 +28,7 @@ def fetch_rows(clips: pd.DataFrame, target: Path) -> pd.DataFrame:
         target: a MELS file; if it is there, it is what an earlier call for these clips wrote.
 
     Raises:
-        UserError: as of `flap.mel_copies.Copy.fetch`.
+        UserError: as of `flap.mels.copies.Copy.fetch`.
     """
     first = pq.read_schema(clips["path"].iloc[0])
     if source_of(first) is None:

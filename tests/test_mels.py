@@ -21,12 +21,13 @@ from conftest import Corpus
 from fsspec.implementations.memory import MemoryFileSystem
 from test_pretrain import ARGUMENTS, ROOT, project
 
-from flap import mel_copies
 from flap.clips import MelReader, check_front_end, usable_clips
 from flap.errors import UserError
-from flap.mel_copies import copy_of
-from flap.mel_heads import mels_from_environment, versions
-from flap.mel_rows import fetch_rows
+from flap.mels import copies as copies_module
+from flap.mels import room
+from flap.mels.copies import Copy, copy_of
+from flap.mels.heads import mels_from_environment, versions
+from flap.mels.rows import fetch_rows
 from flap.model.windows import SpecAugment
 from flap.training.batches import Batch, WindowDraw, read_batches
 from flap.training.order import MicroBatches, PairOrder
@@ -64,7 +65,7 @@ fsspec.register_implementation("counted", Store)
 @pytest.fixture
 def store(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The corpus's MELS in a store, and a cache."""
-    monkeypatch.setattr(mel_copies, "_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("flap.mels.source._PAUSE_SECONDS", 0)
     monkeypatch.setenv("FLAP_MELS", "counted://mels")
     monkeypatch.setenv("FLAP_MELS_CACHE", str(tmp_path / "cache"))
     upload(corpus.mels, "counted://mels")
@@ -158,7 +159,7 @@ def test_copies_keep_within_their_bound(
     bound, cache, most = int(2.2 * max(shard_bytes(corpus))), tmp_path / "cache", 0
     monkeypatch.setenv("FLAP_MELS_CACHE_GIB", str(bound / 2**30))
     here = batches(local_clips(corpus))
-    make_room = mel_copies._find_room
+    make_room = copies_module.find_room
 
     def watched(*arguments: Any) -> bool:
         nonlocal most
@@ -166,8 +167,8 @@ def test_copies_keep_within_their_bound(
         most = max(most, used(cache))
         return granted
 
-    monkeypatch.setattr(mel_copies, "_find_room", watched)
-    mel_copies._warn_of_too_little.cache_clear()
+    monkeypatch.setattr(copies_module, "find_room", watched)
+    room._warn_of_too_little.cache_clear()
     with warnings.catch_warnings(action="error"):
         assert_same(batches(clips_of(corpus)), here)
     assert max(shard_bytes(corpus)) < most <= bound
@@ -182,7 +183,7 @@ def test_what_is_held_is_spared_until_it_is_needed(
 ) -> None:
     bound = int(2.2 * max(shard_bytes(corpus)))
     monkeypatch.setenv("FLAP_MELS_CACHE_GIB", str(bound / 2**30))
-    mel_copies._warn_of_too_little.cache_clear()
+    room._warn_of_too_little.cache_clear()
     first, second, third = (copy_of(path) for path in clips_of(corpus)["path"].unique())
     assert first and second and third
     holds = [first.hold(), second.hold()]
@@ -199,15 +200,15 @@ def test_what_is_held_is_spared_until_it_is_needed(
 
 def read_everything(corpus: Corpus, log: Path) -> None:
     """In a process of its own: every row, with a line in `log` for each shard that it fetches."""
-    download = mel_copies.Copy._download
+    download = Copy._download
 
-    def logged(copy: mel_copies.Copy, part: Path) -> None:
+    def logged(copy: Copy, part: Path) -> None:
         time.sleep(0.2)
         with log.open("a") as file:
             file.write(f"{copy.path.name}\n")
         download(copy, part)
 
-    mel_copies.Copy._download = logged  # type: ignore[method-assign]
+    Copy._download = logged  # type: ignore[method-assign]
     clips = clips_of(corpus)
     assert [len(mel) for mel in MelReader().read_all(clips)] == [30 + i for i in range(30)]
 
@@ -230,7 +231,7 @@ def test_processes_of_a_node_fetch_each_shard_once(
 
 
 def fetch_for_ever(path: str) -> None:
-    mel_copies.shutil.copyfileobj = lambda *_: time.sleep(60)  # type: ignore[attr-defined]
+    copies_module.shutil.copyfileobj = lambda *_: time.sleep(60)  # type: ignore[attr-defined]
     copy = copy_of(path)
     assert copy
     copy.fetch()
@@ -350,32 +351,34 @@ def test_a_wrong_variable_is_named(
 def test_training_without_the_mels_at_hand(
     corpus: Corpus, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From an S3 server, by a worker: the run on local shards, to the bit."""
+    """The stage reads from an S3 server, by a worker, what it reads here; to the bit."""
     changes = {"loader_workers: 0": "loader_workers: 1"}
-    here = project(corpus, epochs=2, dropout=0.0, changes=changes)
+    here = project(corpus, epochs=1, dropout=0.0, changes=changes)
     there = shutil.copytree(here, tmp_path / "there", ignore=shutil.ignore_patterns("audio"))
     upload(corpus.mels, f"{s3}/mels")
-    local = start(here)
     monkeypatch.setenv("FLAP_MELS", f"{s3}/mels")
     monkeypatch.setenv("FLAP_MELS_CACHE", str(tmp_path / "cache"))
-    remote = start(there)
-    outputs = [child.communicate(timeout=200)[0] for child in (local, remote)]
-    assert local.returncode == remote.returncode == 0, outputs
+    output = run_python("-m", "pipeline.pretrain", *ARGUMENTS, folder=there)
+    assert "pretrain: 18 clips, 42 pairs, 1 rank(s)" in output
+    assert len(copies(tmp_path / "cache")) == 3
+    for variable in ("FLAP_MELS", "FLAP_MELS_CACHE"):
+        monkeypatch.delenv(variable)
+    run_python("-m", "pipeline.pretrain", *ARGUMENTS, folder=here)
     models = [
         {path.name: path.read_bytes() for path in (folder / "data/pretrain/model").iterdir()}
         for folder in (here, there)
     ]
     assert models[0] == models[1] and "model.safetensors" in models[0]
-    assert len(copies(tmp_path / "cache")) == 3
 
 
-def start(folder: Path) -> "subprocess.Popen[str]":
-    """The stage `pretrain`, alone."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.pretrain", *ARGUMENTS],
+def run_python(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
