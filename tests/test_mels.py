@@ -31,6 +31,7 @@ from flap.mels.rows import fetch_rows
 from flap.model.windows import SpecAugment
 from flap.training.batches import Batch, WindowDraw, read_batches
 from flap.training.order import MicroBatches, PairOrder
+from flap.training.prefetch import fetched_ahead
 
 ALL = ["train", "val", "test"]
 
@@ -196,6 +197,23 @@ def test_what_is_held_is_spared_until_it_is_needed(
     holds[0].close()
     assert second.fetch() and not first.path.exists()
     assert mapped[:4].tobytes() == b"PAR1"
+
+
+def test_no_more_is_fetched_than_two_windows(corpus: Corpus, store: str, tmp_path: Path) -> None:
+    """While the first batch is read, of shards that are one window each."""
+    clips, cache = clips_of(corpus), tmp_path / "cache"
+    order = PairOrder(np.arange(30) // 10, np.ones(30, int), seed=0, window=1, batch=2)
+    plan = iter(fetched_ahead(MicroBatches(order, range(2**40)), clips["path"].to_numpy()))
+    for batches_dealt, shards in ((1, 2), (6, 3)):
+        for _ in range(batches_dealt):
+            next(plan)
+        deadline = time.monotonic() + 20
+        while (
+            len(list(cache.glob("*/copies/*/*.parquet"))) < shards and time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert len(copies(cache)) == shards
 
 
 def read_everything(corpus: Corpus, log: Path) -> None:

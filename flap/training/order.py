@@ -50,6 +50,7 @@ class PairOrder:
         self._shards, self._counts = shard_of_clip, captions_of_clip
         self._seed = seed
         self.batch, self.streams, self.window = batch, streams, window
+        self.clips = len(shard_of_clip)
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     @cached_property
@@ -117,9 +118,10 @@ class MicroBatches:
         """
         assert order.batch % world_size == 0
         self._order, self._steps, self._passes = order, steps, passes
-        self.shards_at_a_time = order.window * -(-order.streams // world_size)
         share = order.batch // world_size
         self._parts = [(rank * share + a, rank * share + b) for a, b in cut(share, micro_batch)]
+        self.shards_at_a_time = order.window * -(-order.streams // world_size)
+        self.per_round = -(-order.clips // order.batch) * passes * len(self._parts)
 
     def __len__(self) -> int:
         return len(self._steps) * self._passes * len(self._parts)

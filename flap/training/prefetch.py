@@ -2,7 +2,7 @@
 
 The order of pairs is known, so threads walk it ahead of the batches that are dealt out, and have
 every shard copied that they come upon, up to as many as two windows of this rank's streams have:
-those that are read now, and the next. What is not there in time is fetched by who reads it.
+those that are read now, and the next. What is not there in time is fetched by its reader.
 """
 
 import threading
@@ -39,7 +39,8 @@ class FetchedAhead:
 
     def __iter__(self) -> Iterator[list[Pair]]:
         # Threads begin here, when the loader has forked its workers.
-        ahead = _Ahead(self._plan(), 2 * self._batches.shards_at_a_time)
+        most = 2 * self._batches.shards_at_a_time
+        ahead = _Ahead(self._plan(), most, self._batches.per_round)
         try:
             for number, batch in enumerate(self._batches):
                 ahead.reach(number)
@@ -57,13 +58,14 @@ class FetchedAhead:
 class _Ahead:
     """Fetches what a plan names, and holds it until the plan is past it."""
 
-    def __init__(self, plan: Iterator[tuple[int, str]], limit: int) -> None:
+    def __init__(self, plan: Iterator[tuple[int, str]], most: int, batches: int) -> None:
         """
         Args:
-            limit: shards held at a time.
+            most: shards held at a time.
+            batches: how many of them are looked ahead, however few shards they read.
         """
-        self._plan, self._limit = plan, limit
-        self._reached, self._stopped = 0, False
+        self._plan, self._most, self._batches = plan, most, batches
+        self._reached, self._seen, self._stopped = 0, 0, False
         self._last: dict[str, int] = {}  # shard → the last batch known to read it
         self._holds: dict[str, IO[bytes]] = {}
         self._changed = threading.Condition()
@@ -79,8 +81,7 @@ class _Ahead:
                 del self._last[path]
                 if hold := self._holds.pop(path, None):
                     hold.close()
-            if past:
-                self._changed.notify_all()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         with self._changed:
@@ -98,17 +99,21 @@ class _Ahead:
         """The next shard of the plan that is not held yet; None at the end."""
         while True:
             with self._changed:  # anew for each step, that `reach` may come between
-                self._changed.wait_for(lambda: self._stopped or len(self._last) < self._limit)
+                self._changed.wait_for(lambda: self._stopped or self._may_look())
                 found = None if self._stopped else next(self._plan, None)
                 if found is None:
                     return None
                 number, path = found
+                self._seen = number
                 if number < self._reached:
                     continue
                 is_new = path not in self._last
                 self._last[path] = number
                 if is_new:
                     return path
+
+    def _may_look(self) -> bool:
+        return len(self._last) < self._most and self._seen < self._reached + self._batches
 
     def _fetch(self, path: str) -> None:
         copy = copy_of(path)
