@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flap.errors import UserError
+from flap.mels.copies import copy_of
 from flap.schemas import AUDIT, CLIPS, MELS, REJECTS, is_absent_clip, provenance
 from flap.shards import REJECTS_FOLDER, read_folder, read_table, shard_paths
 
 _MAPPED_FILES = 256
-_FP16_BYTES, _LENGTH_BYTES = 2, 4
+LENGTH_BYTES = 4  # before each value of a plain column
+_FP16_BYTES = 2
 
 
 def dropped_clips(audit: Path) -> frozenset[str]:
@@ -95,7 +98,8 @@ def check_front_end(clips: pd.DataFrame, n_mels: int) -> dict[str, Any]:
 class MelReader:
     """Log-mels by (shard path, row), as views of the mapped files: no copy, no decoding.
 
-    A few files stay mapped; what is in memory is the system's page cache.
+    A few files stay mapped; what is in memory is the system's page cache. Where the path is that
+    of a head (`flap.mels.heads`), the shard's copy is read, fetched if need be.
     """
 
     def __init__(self) -> None:
@@ -105,7 +109,7 @@ class MelReader:
         """Full-length log-mel (frames, mel bins), fp16, to be left as it is.
 
         Raises:
-            UserError: the file is no MELS shard of ours.
+            UserError: the file is no MELS shard of ours, or there is none to copy.
         """
         if path not in self._files:
             self._files[path] = _MelFile(path)
@@ -121,45 +125,58 @@ class MelReader:
 
 
 class _MelFile:
-    """A MELS shard whose column `mel` is read from where its bytes are.
+    """A MELS shard, or a copy of one, whose column `mel` is read from where its bytes are."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._copy = path, copy_of(path)
+        mapped = self._map()
+        with pq.ParquetFile(pa.BufferReader(mapped)) as file:
+            MELS.check(file.schema_arrow, path)
+            self._n_mels: int = provenance(file.schema_arrow)["n_mels"]
+            n_frames = file.read(["n_frames"], use_threads=False)["n_frames"]
+            self._n_frames: list[int] = n_frames.to_pylist()
+            pages = list(value_pages(file, self._n_frames))
+        for page in pages:
+            check_value(mapped[page[0].start - LENGTH_BYTES : page[0].start], page[0], path)
+        self._starts = [value.start for page in pages for value in page]
+        # A copy is mapped for each value anew: removed while it is mapped, it would keep its space.
+        self._mapped = None if self._copy else mapped
+
+    def _map(self) -> np.ndarray:
+        with self._copy.open() if self._copy else Path(self._path).open("rb") as file:
+            return np.memmap(file, np.uint8, mode="c")  # a view that may be written, not a file
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        mapped = self._map() if self._mapped is None else self._mapped
+        return np.ndarray((self._n_frames[row], self._n_mels), "<f2", mapped, self._starts[row])
+
+
+def value_pages(file: pq.ParquetFile, n_frames: Sequence[int]) -> Iterator[list[slice]]:
+    """Where the values of column `mel` stand in a MELS shard: a list a row group, a slice a row.
 
     `flap.shards` writes that column plain and a row group's as one page: behind the page's
     header stand the values, each after its length in four bytes. Lengths follow from the number
-    of frames, so counting back from the page's end gives every position; the length before the
-    first value has to agree.
+    of frames, so counting back from the page's end gives every position.
+
+    Args:
+        n_frames: the column of that name.
     """
-
-    def __init__(self, path: str) -> None:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            MELS.check(file.schema_arrow, path)
-            self._n_mels: int = provenance(file.schema_arrow)["n_mels"]
-            n_frames = file.read(["n_frames"], use_threads=False)["n_frames"].to_numpy()
-            pages = list(_pages(file.metadata, file.schema_arrow.get_field_index("mel")))
-        self._bytes = np.memmap(path, np.uint8, mode="c")  # a view that may be written, not a file
-        self._n_frames: list[int] = n_frames.tolist()
-        self._starts = [start for page in pages for start in self._value_starts(path, *page)]
-
-    def _value_starts(self, path: str, rows: slice, end: int) -> list[int]:
-        """Position of each value's first byte in the page of these rows that ends at `end`."""
-        sizes = [n_frames * self._n_mels * _FP16_BYTES for n_frames in self._n_frames[rows]]
-        to_end = accumulate(_LENGTH_BYTES + size for size in reversed(sizes))
-        starts = [end - distance + _LENGTH_BYTES for distance in to_end][::-1]
-        length = self._bytes[starts[0] - _LENGTH_BYTES : starts[0]].tobytes()
-        if int.from_bytes(length, "little") != sizes[0]:
-            raise UserError(f"{path}: column 'mel' is not stored as expected; rerun stage audio")
-        return starts
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        shape = self._n_frames[row], self._n_mels
-        return np.ndarray(shape, "<f2", self._bytes, self._starts[row])
-
-
-def _pages(metadata: pq.FileMetaData, column: int) -> Iterator[tuple[slice, int]]:
-    """Rows of each row group, and the position behind a column's last value."""
+    column = file.schema_arrow.get_field_index("mel")
+    frame_bytes = provenance(file.schema_arrow)["n_mels"] * _FP16_BYTES
     first_row = 0
-    for i in range(metadata.num_row_groups):
-        group = metadata.row_group(i)
-        chunk = group.column(column)
+    for i in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(i)
         rows = slice(first_row, first_row + group.num_rows)
-        yield rows, chunk.data_page_offset + chunk.total_compressed_size
+        sizes = [frames * frame_bytes for frames in n_frames[rows]]
+        chunk = group.column(column)
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        to_end = list(accumulate(LENGTH_BYTES + size for size in reversed(sizes)))[::-1]
+        starts = [end - distance + LENGTH_BYTES for distance in to_end]
+        yield [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
         first_row = rows.stop
+
+
+def check_value(length: np.ndarray | bytes, value: slice, path: str) -> None:
+    """Raise `UserError` unless the four bytes before a value are its length."""
+    if int.from_bytes(bytes(length), "little") != value.stop - value.start:
+        raise UserError(f"{path}: column 'mel' is not stored as expected; rerun stage audio")

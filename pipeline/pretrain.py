@@ -5,12 +5,15 @@ from pathlib import Path
 
 from flap.config import load_section
 from flap.errors import UserError
+from flap.mels.heads import mels_from_environment, versions
 from flap.model.config import EncoderConfig, ModelConfig, WeightsConfig
 from flap.pretrain.config import PretrainConfig
 from flap.shards import shard_paths
 from flap.sources.config import DatasetsConfig
 from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run
+
+VALIDATION = "validation.parquet"
 
 
 def main(
@@ -33,18 +36,27 @@ def main(
             f"pretrain.audio_weights: {weights.source} is what this stage makes, and removed "
             "before it runs; copy it elsewhere and name the copy"
         )
+    mels = mels_from_environment(mels, datasets)
     inputs = [
         path
-        for folder in (clips, mels, captions)
+        for folder in (clips, captions)
         for dataset in datasets
         for path in shard_paths(folder / dataset)
     ]
 
     from flap.clips import check_front_end, dropped_clips, usable_clips
+    from flap.mels.rows import fetch_rows
 
     dropped = dropped_clips(audit)
     inputs += tagger.glob("*")
-    identity = fingerprint(inputs, config, encoder, model_config, dropped=sorted(dropped))
+    identity = fingerprint(
+        inputs,
+        config,
+        encoder,
+        model_config,
+        dropped=sorted(dropped),
+        mels=versions(mels, datasets),
+    )
 
     from flap.pretrain.trackers import Run
     from flap.pretrain.tracking import Tracking, trackers_from_environment
@@ -77,6 +89,8 @@ def main(
         Tracking(trackers if ranks.is_first else [], tracked) as tracking,
     ):
         work = Work.open(out, identity, follower=not ranks.is_first)
+        if ranks.is_first:
+            validation = fetch_rows(validation, work.folder / VALIDATION)
         model, tokenizer, report = build(config, encoder, model_config, training, tagger)
         trainer = Trainer(config, model, tokenizer, training, validation, ranks)
         if ranks.is_first:
@@ -90,7 +104,8 @@ def main(
             processor_of(model, tokenizer, front_end).save_pretrained(work.folder)
             history.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work.folder / HISTORY, history)
-            (work.folder / HISTORY).unlink()
+            for passed in (HISTORY, VALIDATION):
+                (work.folder / passed).unlink(missing_ok=True)
             shutil.rmtree(work.folder / CHECKPOINTS)
             work.publish()
 

@@ -1,8 +1,10 @@
-"""A small corpus in tables, for tests of the stages that read them."""
+"""A small corpus in tables, for tests of the stages that read them; an object store."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -111,3 +113,20 @@ def _caption(clip: dict[str, object]) -> dict[str, object]:
     numbers = {"n_words": 5, "tag_coverage": 1.0, "faithfulness": 1.0, "invented": 0.0}
     known = {"clip_id": clip["clip_id"], "tags": [], "kept": kept, "enriched": "Enriched."}
     return text | numbers | known
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket on an S3 server of our own."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("corpora")
+    yield "s3://corpora"
+    server.stop()

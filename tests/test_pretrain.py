@@ -32,6 +32,11 @@ from flap.pretrain.pairs import is_drawn, training_clips
 from flap.pretrain.validation import validate
 
 ROOT = Path(__file__).parents[1]
+ARGUMENTS = [
+    *("--clips", "data/sources", "--mels", "data/audio", "--captions", "data/captions"),
+    *("--audit", "data/audit", "--tagger", "data/tagger/model", "--out", "data/pretrain/model"),
+    *("--history", "history.csv"),
+]
 PARAMS = """
 datasets:
   toy: {{adapter: clotho, path: toy, watch: toy, captions: required}}
@@ -150,16 +155,13 @@ def test_reader_gives_each_row_through_a_cache_of_one_group(corpus: Corpus) -> N
 
 
 def start(folder: Path, processes: int) -> "subprocess.Popen[str]":
-    arguments = "--clips data/sources --mels data/audio --captions data/captions "
-    arguments += "--audit data/audit --tagger data/tagger/model --out data/pretrain/model "
-    arguments += "--history history.csv"
     env = os.environ | {
         "PYTHONPATH": str(ROOT),
         "FLAP_NPROC": str(processes),
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.launch", "pipeline.pretrain", *arguments.split()],
+        [sys.executable, "-m", "pipeline.launch", "pipeline.pretrain", *ARGUMENTS],
         cwd=folder,
         env=env,
         stdout=subprocess.PIPE,

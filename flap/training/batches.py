@@ -1,6 +1,6 @@
 """Pairs → batches of mel windows, read ahead by PyTorch's DataLoader."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,10 @@ import pandas as pd
 from torch.utils.data import DataLoader, Dataset
 
 from flap.clips import MelReader
+from flap.errors import UserError
 from flap.model.windows import SpecAugment, Window, WindowBatch, make_window, spec_augment, stack
 from flap.training.order import MicroBatches, Pair
+from flap.training.prefetch import fetched_ahead
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,29 @@ def read_batches(
     draw: WindowDraw,
     *,
     workers: int,
-) -> Iterable[Batch]:
+) -> Iterator[Batch]:
     """The windows of this rank's micro-batches.
 
     Args:
         clips: columns path and row, as `flap.clips.usable_clips` gives them.
         workers: processes that read ahead; 0 reads in this one.
+
+    Raises:
+        UserError: as of `flap.clips.MelReader.read`.
     """
-    return DataLoader(
-        _Windows(clips, draw), batch_sampler=batches, collate_fn=_collate, num_workers=workers
+    loader = DataLoader(
+        _Windows(clips, draw),
+        batch_sampler=fetched_ahead(batches, clips["path"].to_numpy()),
+        collate_fn=_collate,
+        num_workers=workers,
     )
+    try:
+        yield from loader
+        return
+    except UserError as error:
+        told = str(error)
+    # A worker's error has its traceback in the message. Raised out here, ours lets the loader go.
+    raise UserError(told.rpartition(f"{UserError.__name__}: ")[2].strip())
 
 
 class _Windows(Dataset[tuple[Window, Pair]]):

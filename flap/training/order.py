@@ -48,8 +48,9 @@ class PairOrder:
         assert len(shard_of_clip) == len(captions_of_clip) and captions_of_clip.min() >= 1
         assert batch % streams == 0
         self._shards, self._counts = shard_of_clip, captions_of_clip
-        self._seed, self._window = seed, window
-        self.batch, self._streams = batch, streams
+        self._seed = seed
+        self.batch, self.streams, self.window = batch, streams, window
+        self.clips = len(shard_of_clip)
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     @cached_property
@@ -78,7 +79,7 @@ class PairOrder:
 
     def _draw_round(self, clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Windows of shards one after the other, each window's clips shuffled."""
-        window_of_shard = rng.permutation(self._shards.max() + 1) // self._window
+        window_of_shard = rng.permutation(self._shards.max() + 1) // self.window
         return clips[np.lexsort((rng.random(len(clips)), window_of_shard[self._shards[clips]]))]
 
     def _dealt(self, clips: np.ndarray, position: int) -> np.ndarray:
@@ -92,8 +93,8 @@ class PairOrder:
         head = min(-position % self.batch, len(clips))
         batches = (len(clips) - head) // self.batch
         tail = head + batches * self.batch
-        share = self.batch // self._streams
-        dealt = clips[head:tail].reshape(self._streams, batches, share).swapaxes(0, 1)
+        share = self.batch // self.streams
+        dealt = clips[head:tail].reshape(self.streams, batches, share).swapaxes(0, 1)
         return np.concatenate([clips[:head], dealt.reshape(-1), clips[tail:]])
 
 
@@ -119,6 +120,8 @@ class MicroBatches:
         self._order, self._steps, self._passes = order, steps, passes
         share = order.batch // world_size
         self._parts = [(rank * share + a, rank * share + b) for a, b in cut(share, micro_batch)]
+        self.shards_at_a_time = order.window * -(-order.streams // world_size)
+        self.per_round = -(-order.clips // order.batch) * passes * len(self._parts)
 
     def __len__(self) -> int:
         return len(self._steps) * self._passes * len(self._parts)

@@ -1,0 +1,402 @@
+"""MELS that lie elsewhere: the same batches, copies shared and bounded, stores that fail."""
+
+import io
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Corpus
+from fsspec.implementations.memory import MemoryFileSystem
+from test_pretrain import ARGUMENTS, ROOT, project
+
+from flap.clips import MelReader, check_front_end, usable_clips
+from flap.errors import UserError
+from flap.mels import copies as copies_module
+from flap.mels import room
+from flap.mels.copies import Copy, copy_of
+from flap.mels.heads import mels_from_environment, versions
+from flap.mels.rows import fetch_rows
+from flap.model.windows import SpecAugment
+from flap.training.batches import Batch, WindowDraw, read_batches
+from flap.training.order import MicroBatches, PairOrder
+from flap.training.prefetch import fetched_ahead
+
+ALL = ["train", "val", "test"]
+
+
+class Store(MemoryFileSystem):
+    """A store in memory that counts what is read of it and fails as often as it is told."""
+
+    protocol = "counted"
+    failures = 0
+    read: list[int] = []  # noqa: RUF012 - of the store, as its files are
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> IO[bytes]:
+        if mode != "rb":
+            return super()._open(path, mode, **options)
+        if Store.failures:
+            Store.failures -= 1
+            raise OSError("the store is tired")
+        with super()._open(path, mode, **options) as file:
+            return CountedBytes(file.getvalue())
+
+
+class CountedBytes(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        Store.read.append(len(found))
+        return found
+
+
+fsspec.register_implementation("counted", Store)
+
+
+@pytest.fixture
+def store(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The corpus's MELS in a store, and a cache."""
+    monkeypatch.setattr("flap.mels.source._PAUSE_SECONDS", 0)
+    monkeypatch.setenv("FLAP_MELS", "counted://mels")
+    monkeypatch.setenv("FLAP_MELS_CACHE", str(tmp_path / "cache"))
+    upload(corpus.mels, "counted://mels")
+    Store.read.clear()
+    yield "counted://mels"
+    Store.failures = 0
+    Store.store.clear()
+    Store.pseudo_dirs[:] = [""]
+
+
+def upload(folder: Path, url: str) -> None:
+    fs, base = fsspec.url_to_fs(url)
+    for path in folder.rglob("*.parquet"):
+        fs.pipe_file(f"{base}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+def clips_of(corpus: Corpus, splits: list[str] = ALL) -> pd.DataFrame:
+    mels = mels_from_environment(corpus.mels, ["toy"])
+    return usable_clips(corpus.clips, mels, ["toy"], splits)
+
+
+def local_clips(corpus: Corpus, splits: list[str] = ALL) -> pd.DataFrame:
+    return usable_clips(corpus.clips, corpus.mels, ["toy"], splits)
+
+
+def batches(clips: pd.DataFrame, *, window: int = 1, workers: int = 0) -> list[Batch]:
+    """Three epochs of two captions a clip."""
+    shards, captions = pd.factorize(clips["path"])[0], clips["captions"].map(len).to_numpy()
+    order = PairOrder(shards, captions, seed=0, window=window, batch=4, streams=1)
+    draw = WindowDraw(16, False, SpecAugment(max_frames=2, max_bins=2), seed=0)
+    steps = range(3 * order.pairs_per_epoch // 4)
+    return list(read_batches(clips, MicroBatches(order, steps), draw, workers=workers))
+
+
+def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs) > 20
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.pairs == b.pairs
+        assert a.windows.mel_BCTF.equal(b.windows.mel_BCTF)
+
+
+def copies(cache: Path) -> list[Path]:
+    return sorted(cache.glob("*/copies/*/*"))
+
+
+def used(cache: Path) -> int:
+    return sum(path.stat().st_size for path in copies(cache))
+
+
+def shard_bytes(corpus: Corpus) -> list[int]:
+    return [path.stat().st_size for path in sorted(corpus.mels.rglob("shard-*.parquet"))]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_from_a_store(corpus: Corpus, store: str, workers: int) -> None:
+    elsewhere, here = clips_of(corpus), local_clips(corpus)
+    pd.testing.assert_frame_equal(elsewhere.drop(columns="path"), here.drop(columns="path"))
+    assert check_front_end(elsewhere, 32) == check_front_end(here, 32)
+    heads = sum(Store.read)
+    assert_same(batches(elsewhere, workers=workers), batches(here))
+    if not workers:  # what workers read, they count for themselves
+        whole = sum(Store.read) - heads
+        assert whole == sum(shard_bytes(corpus))  # each shard once in three epochs
+    Store.read.clear()
+    clips_of(corpus)
+    assert not Store.read  # heads are remembered
+
+
+def test_copies_of_a_local_folder(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
+    here = batches(local_clips(corpus))
+    monkeypatch.setenv("FLAP_MELS_CACHE", str(tmp_path / "cache"))
+    assert_same(batches(clips_of(corpus)), here)
+    assert len(copies(tmp_path / "cache")) == 3
+    assert versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"]) == plain
+    elsewhere = shutil.copytree(corpus.mels, tmp_path / "elsewhere")
+    shutil.rmtree(corpus.mels)
+    for url in (str(elsewhere), f"file://{elsewhere}"):
+        monkeypatch.setenv("FLAP_MELS", url)
+        assert_same(batches(clips_of(corpus)), here)
+        assert versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"]) == plain
+    monkeypatch.delenv("FLAP_MELS_CACHE")  # read in place
+    assert clips_of(corpus)["path"].str.startswith(str(elsewhere)).all()
+
+
+def test_copies_keep_within_their_bound(
+    corpus: Corpus, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, cache, most = int(2.2 * max(shard_bytes(corpus))), tmp_path / "cache", 0
+    monkeypatch.setenv("FLAP_MELS_CACHE_GIB", str(bound / 2**30))
+    here = batches(local_clips(corpus))
+    make_room = copies_module.find_room
+
+    def watched(*arguments: Any) -> bool:
+        nonlocal most
+        granted = make_room(*arguments)
+        most = max(most, used(cache))
+        return granted
+
+    monkeypatch.setattr(copies_module, "find_room", watched)
+    room._warn_of_too_little.cache_clear()
+    with warnings.catch_warnings(action="error"):
+        assert_same(batches(clips_of(corpus)), here)
+    assert max(shard_bytes(corpus)) < most <= bound
+    with pytest.warns(UserWarning, match="do not fit"):
+        found = batches(clips_of(corpus), window=3)
+    assert_same(found, batches(local_clips(corpus), window=3))
+    assert most <= bound
+
+
+def test_what_is_held_is_spared_until_it_is_needed(
+    corpus: Corpus, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = int(2.2 * max(shard_bytes(corpus)))
+    monkeypatch.setenv("FLAP_MELS_CACHE_GIB", str(bound / 2**30))
+    room._warn_of_too_little.cache_clear()
+    first, second, third = (copy_of(path) for path in clips_of(corpus)["path"].unique())
+    assert first and second and third
+    holds = [first.hold(), second.hold()]
+    assert first.fetch() and second.fetch()
+    assert not third.fetch() and first.path.exists() and second.path.exists()
+    mapped = np.memmap(first.open(), np.uint8, mode="r")
+    with pytest.warns(UserWarning, match="FLAP_MELS_CACHE_GIB: the shards .* do not fit"):
+        third.open().close()
+    assert third.path.exists() and first.path.exists() and not second.path.exists()
+    holds[0].close()
+    assert second.fetch() and not first.path.exists()
+    assert mapped[:4].tobytes() == b"PAR1"
+
+
+def test_no_more_is_fetched_than_two_windows(corpus: Corpus, store: str, tmp_path: Path) -> None:
+    """While the first batch is read, of shards that are one window each."""
+    clips, cache = clips_of(corpus), tmp_path / "cache"
+    order = PairOrder(np.arange(30) // 10, np.ones(30, int), seed=0, window=1, batch=2)
+    plan = iter(fetched_ahead(MicroBatches(order, range(2**40)), clips["path"].to_numpy()))
+    for batches_dealt, shards in ((1, 2), (6, 3)):
+        for _ in range(batches_dealt):
+            next(plan)
+        deadline = time.monotonic() + 20
+        while (
+            len(list(cache.glob("*/copies/*/*.parquet"))) < shards and time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert len(copies(cache)) == shards
+
+
+def read_everything(corpus: Corpus, log: Path) -> None:
+    """In a process of its own: every row, with a line in `log` for each shard that it fetches."""
+    download = Copy._download
+
+    def logged(copy: Copy, part: Path) -> None:
+        time.sleep(0.2)
+        with log.open("a") as file:
+            file.write(f"{copy.path.name}\n")
+        download(copy, part)
+
+    Copy._download = logged  # type: ignore[method-assign]
+    clips = clips_of(corpus)
+    assert [len(mel) for mel in MelReader().read_all(clips)] == [30 + i for i in range(30)]
+
+
+def test_processes_of_a_node_fetch_each_shard_once(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAP_MELS_CACHE", str(tmp_path / "cache"))
+    fork = multiprocessing.get_context("fork")
+    readers = [
+        fork.Process(target=read_everything, args=(corpus, tmp_path / "log")) for _ in range(3)
+    ]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+        assert reader.exitcode == 0
+    assert len((tmp_path / "log").read_text().split()) == 3
+    assert len(copies(tmp_path / "cache")) == 3
+
+
+def fetch_for_ever(path: str) -> None:
+    copies_module.shutil.copyfileobj = lambda *_: time.sleep(60)  # type: ignore[attr-defined]
+    copy = copy_of(path)
+    assert copy
+    copy.fetch()
+
+
+def test_a_killed_fetch_leaves_nothing_for_long(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("FLAP_MELS_CACHE", str(cache))
+    path = clips_of(corpus)["path"].iloc[0]
+    child = multiprocessing.get_context("fork").Process(target=fetch_for_ever, args=(path,))
+    child.start()
+    deadline = time.monotonic() + 20
+    while used(cache) < shard_bytes(corpus)[0] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    clips_of(corpus)
+    assert [part.suffix for part in copies(cache)] == [".part"]  # of one that is alive
+    assert child.pid
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    clips_of(corpus)
+    assert copies(cache) == []
+    assert len(MelReader().read(path, 0)) == 30
+
+
+def test_a_store_that_fails_is_asked_again_and_then_named(corpus: Corpus, store: str) -> None:
+    Store.failures = 3
+    path = clips_of(corpus)["path"].iloc[0]
+    Store.failures = 3
+    assert len(MelReader().read(path, 0)) == 30
+    Store.failures = 100
+    other = clips_of(corpus)["path"].iloc[-1]
+    with pytest.raises(UserError, match=r"mels/toy/shard-00002.*tried 4 times .the store is tired"):
+        MelReader().read(other, 0)
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"^counted://mels/toy/shard-\d+.parquet: .* tired\)$"):
+            batches(clips_of(corpus), workers=workers)
+
+
+def test_a_shard_that_is_gone_or_another_is_named(
+    corpus: Corpus, store: str, tmp_path: Path
+) -> None:
+    clips = clips_of(corpus)
+    first, *_, last = clips["path"].unique()
+    fs, base = fsspec.url_to_fs(store)
+    fs.pipe_file(f"{base}/toy/shard-00000.parquet", b"other")
+    fs.rm(f"{base}/toy/shard-00002.parquet")
+    with pytest.raises(UserError, match=r"shard-00000\.parquet: has changed since this run began"):
+        MelReader().read(first, 0)
+    with pytest.raises(UserError, match=r"counted://mels/toy/shard-00002\.parquet: is not there"):
+        MelReader().read(last, 0)
+    assert copies(tmp_path / "cache") == []
+    with pytest.raises(UserError, match=r"shard-00000\.parquet: not a readable Parquet file"):
+        clips_of(corpus)
+
+
+def test_a_changed_shard_has_another_copy(corpus: Corpus, store: str, tmp_path: Path) -> None:
+    assert len(MelReader().read(clips_of(corpus)["path"].iloc[0], 0)) == 30
+    before = versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
+    fs, base = fsspec.url_to_fs(store)
+    fs.cp_file(f"{base}/toy/shard-00001.parquet", f"{base}/toy/shard-00000.parquet")
+    fs.rm(f"{base}/toy/shard-00002.parquet")
+    after = versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
+    assert after.keys() == before.keys() - {"toy/shard-00002.parquet"}
+    assert after["toy/shard-00000.parquet"] != before["toy/shard-00000.parquet"]
+    head = mels_from_environment(corpus.mels, ["toy"]) / "toy/shard-00000.parquet"
+    assert len(MelReader().read(str(head), 0)) == 40
+
+
+def test_rows_for_validation_are_fetched_alone(corpus: Corpus, store: str, tmp_path: Path) -> None:
+    clips, here = clips_of(corpus, ["val"]), local_clips(corpus, ["val"])
+    found = fetch_rows(clips, tmp_path / "validation.parquet")
+    assert copies(tmp_path / "cache") == []
+    for ours, theirs in zip(MelReader().read_all(found), MelReader().read_all(here), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    Store.read.clear()
+    again = fetch_rows(clips, tmp_path / "validation.parquet")
+    pd.testing.assert_frame_equal(found, again)
+    assert not Store.read
+    assert fetch_rows(here, tmp_path / "none.parquet") is here
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"FLAP_MELS": "s3://bucket/mels"}, "FLAP_MELS_CACHE: with FLAP_MELS=s3://bucket/mels"),
+        ({"FLAP_MELS": "pigeon://x"}, "FLAP_MELS=pigeon://x: Protocol not known"),
+        ({"FLAP_MELS": "memory://x", "FLAP_MELS_CACHE": "cache"}, "memory://x/toy: is not there"),
+        ({"FLAP_MELS_CACHE": "/dev/null/x"}, "FLAP_MELS_CACHE=/dev/null/x: Not a directory"),
+        (
+            {"FLAP_MELS_CACHE": "cache", "FLAP_MELS_CACHE_GIB": "-1"},
+            "FLAP_MELS_CACHE_GIB=-1: a num",
+        ),
+        (
+            {"FLAP_MELS_CACHE": "cache", "FLAP_MELS_CACHE_GIB": "1T"},
+            "FLAP_MELS_CACHE_GIB=1T: a num",
+        ),
+        ({"FLAP_MELS_CACHE": "cache", "FLAP_MELS_CACHE_GIB": "1e-6"}, "_GIB: a shard has .* GiB"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        mels_from_environment(corpus.mels, ["toy"])
+
+
+@pytest.mark.slow
+def test_training_without_the_mels_at_hand(
+    corpus: Corpus, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage reads from an S3 server, by a worker, what it reads here; to the bit."""
+    changes = {"loader_workers: 0": "loader_workers: 1"}
+    here = project(corpus, epochs=1, dropout=0.0, changes=changes)
+    there = shutil.copytree(here, tmp_path / "there", ignore=shutil.ignore_patterns("audio"))
+    upload(corpus.mels, f"{s3}/mels")
+    monkeypatch.setenv("FLAP_MELS", f"{s3}/mels")
+    monkeypatch.setenv("FLAP_MELS_CACHE", str(tmp_path / "cache"))
+    output = run_python("-m", "pipeline.pretrain", *ARGUMENTS, folder=there)
+    assert "pretrain: 18 clips, 42 pairs, 1 rank(s)" in output
+    assert len(copies(tmp_path / "cache")) == 3
+    for variable in ("FLAP_MELS", "FLAP_MELS_CACHE"):
+        monkeypatch.delenv(variable)
+    run_python("-m", "pipeline.pretrain", *ARGUMENTS, folder=here)
+    models = [
+        {path.name: path.read_bytes() for path in (folder / "data/pretrain/model").iterdir()}
+        for folder in (here, there)
+    ]
+    assert models[0] == models[1] and "model.safetensors" in models[0]
+
+
+def run_python(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
