@@ -94,7 +94,9 @@ def chance_recall(right_Q: np.ndarray, n_candidates: int, k: int) -> float:
 
 def describe(benchmark: str, found: Mapping[str, Any]) -> str:
     """The scores of a benchmark as lines to print, interval and chance beside each."""
-    lines = [f"{benchmark}: {found['clips']} of {found['clips_in_split']} clips present"]
+    state = "labelled and present" if "audio_to_class" in found else "present"
+    present = f"{found['clips']} of {found['clips_in_split']} clips {state}"
+    lines = [f"{benchmark}: {present}"]
     for direction in (name for name in DIRECTIONS if name in found):
         shares, chance = found[direction], found[direction]["chance"]
         each = [
