@@ -115,9 +115,9 @@ def _project() -> str:
 def _on_ray(
     function: Callable[[Item], None], items: Sequence[Item], max_jobs: int | None
 ) -> Iterator[Outcome[Item]]:
+    address = ray_address()
     ray = _engine("ray", "ray")
-    here = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
-    with ray.init(include_dashboard=False, log_to_driver=False, **here):
+    with ray.init(address, include_dashboard=False, log_to_driver=False):
         attempt = partial(ray.remote(max_retries=_WORKER_DEATHS)(_attempt).remote, _project())
         waiting = iter(items)
         running = {attempt(function, item): item for item in islice(waiting, max_jobs)}
@@ -125,6 +125,15 @@ def _on_ray(
             (ended,), _others = ray.wait(list(running), num_returns=1)
             yield running.pop(ended), _result(partial(ray.get, ended))
             running |= {attempt(function, item): item for item in islice(waiting, 1)}
+
+
+def ray_address() -> str:
+    """RAY_ADDRESS, or that of a cluster to start here; to be called before Ray is imported."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        # Of all settings only this has it listen at 127.0.0.1 alone; Ray reads it at import.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    return address or "local"
 
 
 def _on_dask(

@@ -100,10 +100,16 @@ class Children:
             ender.join()
 
 
-def end_tree(child: "subprocess.Popen[str]") -> None:
-    """End a child, its session, and descendants that have left the session."""
+def end_tree(
+    child: "subprocess.Popen[str]", grace: Sequence[tuple[int, float]] = GRACE_SECONDS
+) -> None:
+    """End a child, its session, and descendants that have left the session.
+
+    Args:
+        grace: the signals in order, and the seconds that each is waited for.
+    """
     family = _descendants(child.pid)
-    for number, seconds in GRACE_SECONDS:
+    for number, seconds in grace:
         _signal_group(child.pid, number)
         if number != signal.SIGINT:  # those in other sessions are first left to their parent
             for process in family:
@@ -147,6 +153,6 @@ def _signal_group(pid: int, number: int) -> bool:
     return True
 
 
-def _signal_one(process: psutil.Process, number: signal.Signals) -> None:
+def _signal_one(process: psutil.Process, number: int) -> None:
     with suppress(psutil.NoSuchProcess):
         process.send_signal(number)

@@ -1,7 +1,8 @@
-"""The environment → torchrun: one process, one node, or several nodes.
+"""The environment → torchrun, on one node or several, or Ray Train, on a cluster.
 
 Topology changes no result, so it comes from the environment and not from params.yaml:
 
+    FLAP_LAUNCHER      torchrun (default) or ray
     FLAP_NPROC         processes on this node (default: one a GPU, or one)
     FLAP_NNODES        nodes (default 1), or min:max; the same on all
     FLAP_HEAD          host:port of the first node, where the others join it
@@ -10,18 +11,25 @@ Topology changes no result, so it comes from the environment and not from params
 
 The first node runs this, by `dvc repro`; the others run `make join`. In a Slurm step of several
 nodes, FLAP_NNODES and FLAP_HEAD are Slurm's unless they are set.
+
+Ray has its nodes already: with FLAP_LAUNCHER=ray, FLAP_NPROC counts the processes on all of the
+cluster at RAY_ADDRESS (default: one a GPU of it, or one); without it, a cluster is started here.
 """
 
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flap.errors import UserError
+from flap.executor import ray_address
+from flap.training import RANKS_FOLDER
 from pipeline.stage import exit_with_parent, report_errors
 from pipeline.topology import Topology, topology
 
 _WAIT_SECONDS = 600  # for the head to begin, and for all nodes to come
+_RESTARTS = "5"  # on two nodes, one death can take two or three: each notices by itself
 
 
 def command(
@@ -39,8 +47,7 @@ def command(
         waits = f"join_timeout={_WAIT_SECONDS},read_timeout={_WAIT_SECONDS}"
         conf = f"is_host={int(node.is_head)},{waits}"
     processes = _number(environ, "FLAP_NPROC", least=1) or ("gpu" if _has_gpu() else "1")
-    # On two nodes, one death can take two or three: each notices the other's end by itself.
-    restarts = _number(environ, "FLAP_MAX_RESTARTS", least=0) or "5"
+    restarts = _number(environ, "FLAP_MAX_RESTARTS", least=0) or _RESTARTS
     return [
         f"--nnodes={node.nodes}",
         "--rdzv-backend=c10d",
@@ -63,19 +70,48 @@ def launch(module: str, arguments: list[str], *, joins: bool = False) -> None:
         UserError: a variable is missing or wrong, or the run could not go on.
     """
     exit_with_parent()
+    chosen = os.environ.get("FLAP_LAUNCHER") or "torchrun"
+    if chosen == "torchrun":
+        _by_torchrun(module, arguments, joins=joins)
+    elif chosen == "ray":
+        _by_ray(module, arguments, joins=joins)
+    else:
+        raise UserError(f"FLAP_LAUNCHER={chosen}: expected one of torchrun, ray")
+
+
+def _by_torchrun(module: str, arguments: list[str], *, joins: bool) -> None:
     node = topology(os.environ, joins=joins)
     with TemporaryDirectory(prefix="flap-") as folder:
         torchrun = command(module, arguments, os.environ, node, folder)
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(variable, node.interface.name)
 
-        # torch loads after --help and errors
-        from flap.training.distributed import RANKS_FOLDER
-        from pipeline.elastic import run
+        from pipeline.elastic import run  # torch loads after --help and errors
 
         if node.head is None:
             os.environ[RANKS_FOLDER] = folder
         run(torchrun)
+
+
+def _by_ray(module: str, arguments: list[str], *, joins: bool) -> None:
+    if joins:
+        raise UserError("FLAP_LAUNCHER=ray: nodes join Ray's cluster, by `ray start`, not a run")
+    for variable in ("FLAP_NNODES", "FLAP_HEAD"):
+        if os.environ.get(variable):
+            raise UserError(f"{variable}: Ray chooses the nodes; unset it, or FLAP_LAUNCHER=ray")
+    ranks = _number(os.environ, "FLAP_NPROC", least=1)
+    restarts = _number(os.environ, "FLAP_MAX_RESTARTS", least=0) or _RESTARTS
+    address = ray_address()
+    try:
+        from pipeline.ray_rank import Stage
+        from pipeline.ray_train import run
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"FLAP_LAUNCHER=ray: {error.name} is not installed; "
+            "uv pip install -c requirements/main.txt -e '.[ray]'"
+        ) from None
+    stage = Stage(module, arguments, str(Path.cwd()), dict(os.environ))
+    run(stage, address, int(ranks) if ranks else None, int(restarts))
 
 
 def _number(environ: Mapping[str, str], variable: str, *, least: int) -> str | None:

@@ -50,7 +50,7 @@ def topology(environ: Mapping[str, str], *, joins: bool = False) -> Topology:
     if int(limits[2] or limits[1]) == 1:
         if joins:
             raise UserError("FLAP_NNODES: set it as on the first node, to the number of all nodes")
-        return Topology("1", None, True, _interface(environ, "127.0.0.1", 0))
+        return Topology("1", None, True, interface(environ, "127.0.0.1", 0))
     head = environ.get("FLAP_HEAD", "")
     endpoint = re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", head)
     if not endpoint or int(endpoint[2]) >= 2**16:
@@ -58,7 +58,7 @@ def topology(environ: Mapping[str, str], *, joins: bool = False) -> Topology:
             f"FLAP_HEAD={head}: with FLAP_NNODES={nodes}, host:port of the first node is expected"
         )
     is_head = not joins and environ.get("SLURM_NODEID", "0") == "0"
-    return Topology(nodes, head, is_head, _interface(environ, endpoint[1], int(endpoint[2])))
+    return Topology(nodes, head, is_head, interface(environ, endpoint[1], int(endpoint[2])))
 
 
 def _slurm(environ: Mapping[str, str]) -> dict[str, str]:
@@ -74,8 +74,12 @@ def _slurm(environ: Mapping[str, str]) -> dict[str, str]:
     return {"FLAP_NNODES": nodes, "FLAP_HEAD": f"{first[0].replace('[', '')}:{port}"}
 
 
-def _interface(environ: Mapping[str, str], host: str, port: int) -> Interface:
-    """The one that `FLAP_INTERFACE` names, by name or address, or else the one towards `host`."""
+def interface(environ: Mapping[str, str], host: str, port: int) -> Interface:
+    """The one that `FLAP_INTERFACE` names, by name or address, or else the one towards `host`.
+
+    Raises:
+        UserError: there is none of that name or address, or no way to `host`.
+    """
     own = [
         Interface(name, address.address)
         for name, addresses in psutil.net_if_addrs().items()
@@ -83,10 +87,10 @@ def _interface(environ: Mapping[str, str], host: str, port: int) -> Interface:
         if address.family in (socket.AF_INET, socket.AF_INET6)
     ]
     wanted = environ.get("FLAP_INTERFACE") or _address_towards(host, port)
-    for interface in own:
-        if wanted in (interface.name, interface.address):
-            return interface
-    names = ", ".join(f"{interface.name} ({interface.address})" for interface in own)
+    for one in own:
+        if wanted in (one.name, one.address):
+            return one
+    names = ", ".join(f"{one.name} ({one.address})" for one in own)
     raise UserError(f"FLAP_INTERFACE: no {wanted} on this machine; choose one of {names}")
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from flap.training import RANKS_FOLDER
+
 _DRAIN_SECONDS = 0.2
-RANKS_FOLDER = "FLAP_RANKS_FOLDER"  # set by the launcher where all ranks are on one machine
 
 
 @dataclass(frozen=True)
