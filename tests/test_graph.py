@@ -122,6 +122,11 @@ def test_deps_cover_what_the_stage_imports(stage: str) -> None:
     assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
 
 
+def test_a_row_depends_on_what_pretrain_depends_on() -> None:
+    for stage in ("train", "train-once"):
+        assert set(EXPERIMENTS[stage]["deps"]) == set(STAGES["pretrain"]["deps"])
+
+
 @pytest.mark.parametrize("stage", ALL)
 def test_deps_exist(stage: str) -> None:
     outs = ("data/", "metrics", "experiments/history")
