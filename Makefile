@@ -11,7 +11,7 @@ export UV_TORCH_BACKEND ?= auto
 endif
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help setup repro join test check format serve clean
+.PHONY: help setup repro experiments join test check format serve clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ setup: .venv/.done .venv-vllm/.done ## make both environments
 repro: setup ## run the whole graph; what is up to date is not run again
 	@dvc repro
 	@python -m pipeline.summary
+
+experiments: setup ## train and score the rows of the paper's tables that are not there yet
+	@dvc repro experiments/dvc.yaml
 
 join: setup ## be one more node of a training run: FLAP_NNODES=2 make join HEAD=host:port
 	@FLAP_HEAD=$(or $(HEAD),$(FLAP_HEAD)) python -m pipeline.join
