@@ -85,8 +85,9 @@ def main(
             print(f"pretrain: {len(dropped)} training clips left out by the audit")
             print(f"pretrain: {report or 'the audio encoder starts from scratch'}")
         trainer.run(work.folder, tracking.add)
+        trained = trainer.whole()
         if ranks.is_first:
-            trainer.trained.save_pretrained(work.folder)
+            trained.save_pretrained(work.folder)
             processor_of(model, tokenizer, front_end).save_pretrained(work.folder)
             history.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work.folder / HISTORY, history)
