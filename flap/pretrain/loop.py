@@ -23,6 +23,7 @@ from flap.pretrain.history import History, Row
 from flap.pretrain.inputs import ModelInputs
 from flap.pretrain.objective import Losses
 from flap.pretrain.step import Step
+from flap.pretrain.step_flops import StepFlops
 from flap.pretrain.validation import NOT_VALIDATED, Validation, validate, validate_reconstruction
 from flap.training.batches import Batch, WindowDraw, read_batches
 from flap.training.checkpoint import Checkpoints
@@ -110,7 +111,7 @@ class Trainer:
         with Checkpoints(folder / CHECKPOINTS, *state, ema=self.average) as checkpoints:
             done = checkpoints.load().step
             history = History.resume(folder / HISTORY, done, tell)
-            meter = Meter(self.ranks.device)
+            meter = Meter(self.ranks.device, StepFlops(self.model).take)
             batches = meter.waiting_for(iter(self._batches(range(done, self.total_steps))))
             bar = tqdm(
                 range(done, self.total_steps),
