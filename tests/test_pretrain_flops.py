@@ -1,7 +1,6 @@
 """MFU: a step's FLOPs are those that its passes need, and counting them changes nothing."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest

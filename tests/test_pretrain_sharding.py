@@ -13,14 +13,14 @@ from flap.clips import usable_clips
 from flap.config import load_section
 from flap.errors import UserError
 from flap.model.config import EncoderConfig, ModelConfig
+from flap.model.saved import load_flap
 from flap.pretrain.build import build
 from flap.pretrain.config import PretrainConfig
-from flap.pretrain.history import Row
-from flap.pretrain.loop import Trainer
+from flap.pretrain.history import MEASURED, Row
+from flap.pretrain.loop import HISTORY, Trainer
 from flap.pretrain.pairs import training_clips
 from flap.training.distributed import Ranks
 
-SHARDED = {"FLAP_SHARDING": "model"}
 EVERYTHING = {  # that the trainer offers
     "micro_batch: null": "micro_batch: 3",
     "ema_decay: null": "ema_decay: 0.9",
@@ -38,7 +38,7 @@ def trainer_of(data: Path, ranks: Ranks) -> Trainer:
     encoder = load_section(params, "encoder", EncoderConfig)
     model_config = load_section(params, "model", ModelConfig)
     folders = (data / "sources", data / "audio")
-    clips = training_clips(*folders, data / "captions", ["toy"], "both")
+    clips = training_clips(*folders, data / "captions", ["toy"], config.captions)
     validation = usable_clips(*folders, ["toy"], ["val"])
     model, tokenizer, _ = build(config, encoder, model_config, clips, data / "tagger" / "model")
     return Trainer(config, model, tokenizer, clips, validation, ranks)
@@ -89,6 +89,62 @@ def test_sharded_training_resumes_to_the_bit_and_on_other_ranks(corpus: Corpus) 
     break_off(data, alone, data / "alone")
     on_ranks(4, taking_over_rank, data)
     assert_close(torch.load(data / "taken-over.pt", weights_only=True), unbroken)
+
+
+def both_ways(ranks: Ranks, data: Path) -> None:
+    for sharding in ("none", "model"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FLAP_SHARDING", sharding)
+            weights = trained(data, ranks, data / sharding)
+        if ranks.is_first:
+            torch.save(weights, data / f"{sharding}.pt")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"captions: both": "captions: none"},
+        {"fusion: false": "fusion: true", "micro_batch: null": "micro_batch: 2"},
+        {"compile: false": "compile: true"},
+    ],
+    ids=["without captions", "with fusion", "compiled"],
+)
+def test_sharded_ranks_train_the_model_of_ddp(corpus: Corpus, changes: dict[str, str]) -> None:
+    data = project(corpus, epochs=2, dropout=0.0, changes=changes).joinpath("data")
+    on_ranks(2, both_ways, data)
+    sharded, replicated = (
+        torch.load(data / f"{sharding}.pt", weights_only=True) for sharding in ("model", "none")
+    )
+    assert_close(sharded, replicated)
+    pd.testing.assert_frame_equal(history(data / "model"), history(data / "none"), rtol=1e-3)
+
+
+def history(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / HISTORY).drop(columns=list(MEASURED))
+
+
+def test_the_published_model_is_that_of_ddp(corpus: Corpus) -> None:
+    changes = EVERYTHING | {
+        "keep: last": "keep: best",
+        "gradient_checkpointing: false": "gradient_checkpointing: true",
+        "learning_rate: 2.0e-3": "learning_rate: 2.0e-2",  # so that the last is not the best
+    }
+    folder = project(corpus, epochs=4, dropout=0.0, changes=changes)
+    published = folder / "data/pretrain/model"
+    weights, history = finish(folder, processes=2)
+    settings = (published / "config.json").read_text()
+    sharded_weights, sharded_history = finish(folder, 2, {"FLAP_SHARDING": "model"})
+    pd.testing.assert_frame_equal(sharded_history, history, rtol=2e-3)
+    assert_close(sharded_weights, weights)
+    assert (published / "config.json").read_text() == settings
+    load_flap(published)
+
+
+def test_other_shardings_are_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAP_SHARDING", "all")
+    data = project(corpus, epochs=1, dropout=0.0).joinpath("data")
+    with pytest.raises(UserError, match="FLAP_SHARDING=all: expected none or model"):
+        trainer_of(data, Ranks(0, 1, torch.device("cpu")))
 
 
 def assert_close(found: Weights, expected: Weights) -> None:

@@ -29,7 +29,8 @@ from flap.training.batches import Batch
 from flap.training.distributed import Ranks
 from flap.training.meter import Meter
 from flap.training.order import Pair
-from flap.training.parallel import Parallel, Replicated, Sharded
+from flap.training.parallel import Parallel, Replicated
+from flap.training.sharding import Sharded
 
 BATCH, WEIGHT, STEP = 12, 0.5, 7
 MICRO_BATCHES = (None, 2, 5)  # the share at once, and in parts that need not be equal

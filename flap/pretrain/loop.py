@@ -30,8 +30,8 @@ from flap.training.checkpoint import Checkpoints
 from flap.training.distributed import Ranks
 from flap.training.meter import Meter
 from flap.training.order import MicroBatches, PairOrder
-from flap.training.parallel import moving_average, parallel_from_environment, parameter_groups
 from flap.training.schedule import set_learning_rate
+from flap.training.sharding import moving_average, parallel_from_environment, parameter_groups
 
 CHECKPOINTS, HISTORY = "checkpoints", "history.csv"
 
@@ -74,9 +74,7 @@ class Trainer:
         self._prepare_model()
         self.average = None
         if config.ema_decay is not None:
-            self.average = AveragedModel(
-                self.model, multi_avg_fn=moving_average(config.ema_decay)
-            )
+            self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.ema_decay))
         average = None if self.average is None else self.trained
         self.parallel = parallel_from_environment(self.model, average, self.ranks)
         self.inputs = ModelInputs(self.tokenizer, self.model.config, self.ranks.device)

@@ -19,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flap.model.flap import FlapModel
 
+_Sizes = dict[str, tuple[int, ...]]
+
 
 class _Shape(NamedTuple):
     """What a pair's FLOPs depend on; None stands for no mask, and for no text."""
@@ -34,7 +36,7 @@ class StepFlops:
     def __init__(self, model: FlapModel) -> None:
         self._model = model
         self._pairs: Counter[_Shape] = Counter()
-        self._counted: dict[tuple[Any, ...], int] = {}
+        self._of_windows: dict[tuple[int, int | None, bool], int] = {}
         model.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def take(self) -> int:
@@ -57,15 +59,15 @@ class StepFlops:
     def _audio(self, shape: _Shape) -> int:
         """Of one window's views. Without text nothing but reconstruction is minimised."""
         views, kept, tokens = shape
-        key = ("audio", views, kept, tokens is None)
-        if key not in self._counted:
+        key = (views, kept, tokens is None)
+        if key not in self._of_windows:
             encoder = self._model.config.encoder
-            sizes = {"input_features": (1, 1, encoder.clip_frames, encoder.n_mels)}
+            sizes: _Sizes = {"input_features": (1, 1, encoder.clip_frames, encoder.n_mels)}
             if kept is not None:
                 sizes["keep"] = (views, kept)
             minimised = ["reconstruction_loss"] + ["audio_embeds"] * (tokens is not None)
-            self._counted[key] = self._count(sizes, minimised)
-        return self._counted[key]
+            self._of_windows[key] = self._count(sizes, minimised)
+        return self._of_windows[key]
 
     def _text(self, shape: _Shape) -> int:
         """Of one caption."""
@@ -81,7 +83,7 @@ class StepFlops:
         """Of captions of so many tokens: a Transformer's FLOPs are a quadratic of their number."""
         return [self._count({"input_ids": (1, tokens)}, ["text_embeds"]) for tokens in (2, 3, 4)]
 
-    def _count(self, sizes: dict[str, tuple[int, ...]], minimised: list[str]) -> int:
+    def _count(self, sizes: _Sizes, minimised: list[str]) -> int:
         """Of a pass with inputs of these sizes, and of its gradients for these outputs."""
         fake, twin = self._twin
         with fake, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused, it goes unseen
