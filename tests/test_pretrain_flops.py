@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import Corpus
-from small_models import FUSED
+from small_models import FUSED, mels
 from test_pretrain import project
 from test_pretrain_sharding import trainer_of
 from test_pretrain_step import ALONE, BATCH, STEP, batches, make_step
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import ModernBertConfig
 
 from flap.errors import UserError
+from flap.model.flap import FlapModel
+from flap.model.flap_config import FlapConfig
 from flap.pretrain.step import Step
 from flap.pretrain.step_flops import StepFlops
 from flap.training.meter import Meter
@@ -22,7 +25,7 @@ from flap.training.peak import peak_flops
 CPU = torch.device("cpu")
 
 
-def counted(step: Step, channels: int = 1) -> int:
+def counted(step: Step, channels: int = 1) -> float:
     flops = StepFlops(step.model)
     step.backward(STEP, batches(step, channels))
     return flops.take()
@@ -73,6 +76,19 @@ def test_nothing_is_counted_twice() -> None:
     assert flops.take() == pytest.approx(once, rel=0.05)  # shorter captions need less padding
     assert flops.take() == 0
     assert counted(make_step(model=FUSED), channels=4) == once
+
+
+def test_what_depends_on_the_tokens_themselves_is_not_told() -> None:
+    text = ModernBertConfig(
+        vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    known = make_step().model.config.to_dict()
+    config = FlapConfig.from_dict(known | {"text_config": text.to_dict(), "text_pooling": "mean"})
+    model = FlapModel(config).train()
+    flops = StepFlops(model)
+    model(input_features=mels(2), input_ids=torch.ones(2, 7, dtype=torch.long))
+    assert math.isnan(flops.take())
 
 
 def test_counting_leaves_random_numbers_alone() -> None:

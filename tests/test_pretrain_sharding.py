@@ -103,11 +103,16 @@ def both_ways(ranks: Ranks, data: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"captions: both": "captions: none"},
-        {"fusion: false": "fusion: true", "micro_batch: null": "micro_batch: 2"},
-        {"compile: false": "compile: true"},
+        pytest.param({"captions: both": "captions: none"}, id="without captions"),
+        pytest.param(
+            {"fusion: false": "fusion: true", "micro_batch: null": "micro_batch: 2"}, id="fusion"
+        ),
+        pytest.param(
+            {"compile: false": "compile: true"},
+            id="compiled",
+            marks=[pytest.mark.slow, pytest.mark.timeout(600)],
+        ),
     ],
-    ids=["without captions", "with fusion", "compiled"],
 )
 def test_sharded_ranks_train_the_model_of_ddp(corpus: Corpus, changes: dict[str, str]) -> None:
     data = project(corpus, epochs=2, dropout=0.0, changes=changes).joinpath("data")

@@ -7,13 +7,14 @@ step: the logits' products, the optimiser, feature fusion.
 """
 
 import copy
+import math
 from collections import Counter
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,8 +40,8 @@ class StepFlops:
         self._of_windows: dict[tuple[int, int | None, bool], int] = {}
         model.register_forward_pre_hook(self._note, with_kwargs=True)
 
-    def take(self) -> int:
-        """FLOPs of this rank's passes since the last call."""
+    def take(self) -> float:
+        """FLOPs of this rank's passes since the last call; NaN if they cannot be told."""
         pairs, self._pairs = self._pairs, Counter()
         return sum(n * (self._audio(shape) + self._text(shape)) for shape, n in pairs.items())
 
@@ -69,7 +70,7 @@ class StepFlops:
             self._of_windows[key] = self._count(sizes, minimised)
         return self._of_windows[key]
 
-    def _text(self, shape: _Shape) -> int:
+    def _text(self, shape: _Shape) -> float:
         """Of one caption."""
         if shape.tokens is None:
             return 0
@@ -79,9 +80,15 @@ class StepFlops:
         return at_two + beyond * slope + beyond * (beyond - 1) // 2 * bend
 
     @cached_property
-    def _text_at_2_3_4(self) -> list[int]:
-        """Of captions of so many tokens: a Transformer's FLOPs are a quadratic of their number."""
-        return [self._count({"input_ids": (1, tokens)}, ["text_embeds"]) for tokens in (2, 3, 4)]
+    def _text_at_2_3_4(self) -> list[float]:
+        """Of captions of so many tokens: a Transformer's FLOPs are a quadratic of their number.
+
+        NaN of an encoder that decides by its tokens' values, which fake tensors lack.
+        """
+        try:
+            return [self._count({"input_ids": (1, n)}, ["text_embeds"]) for n in (2, 3, 4)]
+        except DataDependentOutputException:
+            return [math.nan] * 3
 
     def _count(self, sizes: _Sizes, minimised: list[str]) -> int:
         """Of a pass with inputs of these sizes, and of its gradients for these outputs."""

@@ -28,12 +28,13 @@ class Meter:
 
     Args:
         take_flops: FLOPs of this rank since it was last called; asked where the peak is known.
+            NaN gives an `mfu` of NaN.
 
     Raises:
         UserError: as `peak_flops`.
     """
 
-    def __init__(self, device: torch.device, take_flops: Callable[[], int]) -> None:
+    def __init__(self, device: torch.device, take_flops: Callable[[], float]) -> None:
         self._device, self._waited, self._started = device, 0.0, 0.0
         self._peak_flops, self._take_flops = peak_flops(device), take_flops
 
