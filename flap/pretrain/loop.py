@@ -96,13 +96,13 @@ class Trainer:
 
     @property
     def trained(self) -> FlapModel:
-        """The model to evaluate and to keep: the average of the weights where there is one."""
+        """What is evaluated and kept: the average of the weights where there is one."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
     def run(self, folder: Path, tell: Callable[[Row], None] | None = None) -> None:
         """Train to the end, resuming from what stands in `folder`; history and state go there.
 
-        Afterwards `trained` is the model to keep. `tell` is called with each row of the history.
+        Afterwards `whole` gives the model to keep. `tell` is called with each row of the history.
         """
         config, keeps_best = self.config, self.config.keep == "best"
         state = (self.model, self.optimizer)
