@@ -37,13 +37,22 @@ class StepFlops:
     def __init__(self, model: FlapModel) -> None:
         self._model = model
         self._pairs: Counter[_Shape] = Counter()
+        self._countable = True
         self._of_windows: dict[tuple[int, int | None, bool], int] = {}
         model.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def take(self) -> float:
-        """FLOPs of this rank's passes since the last call; NaN if they cannot be told."""
+        """FLOPs of this rank's passes since the last call.
+
+        NaN with a text encoder that asks for the values of tensors, which fake ones lack.
+        """
         pairs, self._pairs = self._pairs, Counter()
-        return sum(n * (self._audio(shape) + self._text(shape)) for shape, n in pairs.items())
+        try:
+            if self._countable:
+                return sum(n * (self._audio(one) + self._text(one)) for one, n in pairs.items())
+        except DataDependentOutputException:
+            self._countable = False
+        return math.nan
 
     def _note(self, module: nn.Module, arguments: Any, inputs: dict[str, torch.Tensor]) -> None:
         if not (torch.is_grad_enabled() and module.training):
@@ -70,7 +79,7 @@ class StepFlops:
             self._of_windows[key] = self._count(sizes, minimised)
         return self._of_windows[key]
 
-    def _text(self, shape: _Shape) -> float:
+    def _text(self, shape: _Shape) -> int:
         """Of one caption."""
         if shape.tokens is None:
             return 0
@@ -80,15 +89,9 @@ class StepFlops:
         return at_two + beyond * slope + beyond * (beyond - 1) // 2 * bend
 
     @cached_property
-    def _text_at_2_3_4(self) -> list[float]:
-        """Of captions of so many tokens: a Transformer's FLOPs are a quadratic of their number.
-
-        NaN of an encoder that decides by its tokens' values, which fake tensors lack.
-        """
-        try:
-            return [self._count({"input_ids": (1, n)}, ["text_embeds"]) for n in (2, 3, 4)]
-        except DataDependentOutputException:
-            return [math.nan] * 3
+    def _text_at_2_3_4(self) -> list[int]:
+        """Of captions of so many tokens: a Transformer's FLOPs are a quadratic of their number."""
+        return [self._count({"input_ids": (1, n)}, ["text_embeds"]) for n in (2, 3, 4)]
 
     def _count(self, sizes: _Sizes, minimised: list[str]) -> int:
         """Of a pass with inputs of these sizes, and of its gradients for these outputs."""
