@@ -32,6 +32,7 @@ from flap.pretrain.step import Step
 from flap.training.batches import Batch
 from flap.training.distributed import Ranks
 from flap.training.order import Pair
+from flap.training.parallel import Replicated
 
 CAPTION = "We can hear a dog that barks three times in the distance while a car passes, with wind."
 MASKED = {"kind": "2d", "time_ratio": 0.2, "freq_ratio": 0.2, "members": "independent"}
@@ -92,7 +93,9 @@ class _Ours:
         clips = pd.DataFrame({"clip_id": captions, "captions": [[text] for text in captions]})
         alone = Ranks(0, 1, torch.device("cpu"))
         inputs = ModelInputs(tokenizer, model.config, alone.device)
-        self._step = Step(config, model.train(), model, inputs, clips, alone, total_steps=2**40)
+        self._step = Step(
+            config, Replicated(model.train(), alone), inputs, clips, alone, total_steps=2**40
+        )
         self._optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
         windows = WindowBatch(mel_B1TF, torch.zeros(len(captions), dtype=torch.bool))
         self._batch = Batch(windows, [Pair(clip, 0, 0) for clip in range(len(captions))])

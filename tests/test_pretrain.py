@@ -154,12 +154,16 @@ def test_reader_gives_each_row_through_a_cache_of_one_group(corpus: Corpus) -> N
     assert lengths == [30 + i for i in reversed(range(30))]
 
 
-def start(folder: Path, processes: int) -> "subprocess.Popen[str]":
+def start(
+    folder: Path, processes: int, environment: dict[str, str] | None = None
+) -> "subprocess.Popen[str]":
     env = os.environ | {
         "PYTHONPATH": str(ROOT),
         "FLAP_NPROC": str(processes),
+        "FLAP_PEAK_TFLOPS": "1",
         "OMP_NUM_THREADS": "1",
     }
+    env |= environment or {}
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.launch", "pipeline.pretrain", *ARGUMENTS],
         cwd=folder,
@@ -183,8 +187,10 @@ def project(
     return corpus.data.parent
 
 
-def finish(folder: Path, processes: int = 1) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
-    child = start(folder, processes)
+def finish(
+    folder: Path, processes: int = 1, environment: dict[str, str] | None = None
+) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    child = start(folder, processes, environment)
     output, _ = child.communicate(timeout=200)
     assert child.returncode == 0, output
     weights = load_file(folder / "data" / "pretrain" / "model" / "model.safetensors")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_models import CAPTIONS, ENCODER, FUSED, MODEL, TEXT, mels
 from spawned_ranks import on_ranks
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.tensor import DTensor
 
 from flap.config import load_section
 from flap.errors import UserError
@@ -29,6 +29,8 @@ from flap.training.batches import Batch
 from flap.training.distributed import Ranks
 from flap.training.meter import Meter
 from flap.training.order import Pair
+from flap.training.parallel import Parallel, Replicated
+from flap.training.sharding import Sharded
 
 BATCH, WEIGHT, STEP = 12, 0.5, 7
 MICRO_BATCHES = (None, 2, 5)  # the share at once, and in parts that need not be equal
@@ -59,7 +61,7 @@ def config(**changes: Any) -> PretrainConfig:
 def make_step(
     *,
     ranks: Ranks = ALONE,
-    parallel: bool = False,
+    parallel: type[Parallel] = Replicated,
     model: ModelConfig = MODEL,
     total_steps: int = 100,
     **changes: Any,
@@ -68,9 +70,8 @@ def make_step(
     settings = config(**changes)
     tokenizer = build_tokenizer(TEXT, [c for own in CLIPS["captions"] for c in own])
     flap = build_flap(ENCODER, model, with_decoder=settings.reconstruction_weight > 0).double()
-    towers = DistributedDataParallel(flap) if parallel else flap
     inputs = DoubleInputs(tokenizer, flap.config, ranks.device)
-    return Step(settings, flap.train(), towers, inputs, CLIPS, ranks, total_steps)
+    return Step(settings, parallel(flap.train(), ranks), inputs, CLIPS, ranks, total_steps)
 
 
 def batches(step: Step, channels: int = 1) -> Iterator[Batch]:
@@ -85,7 +86,11 @@ def batches(step: Step, channels: int = 1) -> Iterator[Batch]:
 
 def gradients(model: FlapModel) -> dict[str, torch.Tensor]:
     found = {name: weight.grad for name, weight in model.named_parameters()}
-    return {name: gradient for name, gradient in found.items() if gradient is not None}
+    return {
+        name: gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+        for name, gradient in found.items()
+        if gradient is not None
+    }
 
 
 def run(step: Step) -> tuple[Losses, dict[str, torch.Tensor]]:
@@ -123,16 +128,19 @@ def test_one_process_has_the_gradients_of_the_definition(micro_batch: int | None
     assert_same(found, expected)
 
 
-def one_rank(ranks: Ranks, folder: str) -> None:
+def one_rank(ranks: Ranks, parallel: type[Parallel], folder: str) -> None:
     for micro_batch in MICRO_BATCHES:
-        step = make_step(ranks=ranks, parallel=True, micro_batch=micro_batch)
+        step = make_step(ranks=ranks, parallel=parallel, micro_batch=micro_batch)
         losses, found = run(step)
         torch.save((losses.total, found), f"{folder}/{micro_batch}-{ranks.rank}.pt")
 
 
+@pytest.mark.parametrize("parallel", [Replicated, Sharded])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_have_the_gradients_of_the_definition(tmp_path: Path, world_size: int) -> None:
-    on_ranks(world_size, one_rank, str(tmp_path))
+def test_ranks_have_the_gradients_of_the_definition(
+    tmp_path: Path, world_size: int, parallel: type[Parallel]
+) -> None:
+    on_ranks(world_size, one_rank, parallel, str(tmp_path))
     loss, expected = by_definition()
     for micro_batch in MICRO_BATCHES:
         for rank in range(world_size):
@@ -226,9 +234,8 @@ def _peak_gib(batch: int, micro_batch: int | None) -> float:
     tokenizer = build_tokenizer(TEXT, CAPTIONS)
     flap = build_flap(encoder, MODEL, with_decoder=False).train()
     settings = config(batch=batch, micro_batch=micro_batch, reconstruction_weight=0.0)
-    step = Step(
-        settings, flap, flap, ModelInputs(tokenizer, flap.config, ALONE.device), clips, ALONE, 9
-    )
+    inputs = ModelInputs(tokenizer, flap.config, ALONE.device)
+    step = Step(settings, Replicated(flap, ALONE), inputs, clips, ALONE, 9)
 
     def drawn() -> Iterator[Batch]:
         for part in step.parts * step.passes:
@@ -237,7 +244,7 @@ def _peak_gib(batch: int, micro_batch: int | None) -> float:
             yield Batch(windows, pairs)
 
     step.backward(0, drawn())
-    return Meter(ALONE.device).stop(batch).peak_memory_gib
+    return Meter(ALONE.device, lambda: 0).stop(batch).peak_memory_gib
 
 
 def test_memory_is_that_of_a_micro_batch() -> None:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from flap.report.card import render_card
 from flap.report.config import ReportConfig
 from flap.report.examples import MAX_CHARACTERS, shown
 from flap.report.facts import read_facts
-from flap.report.figures import flops_chart, histogram
+from flap.report.figures import flops_chart, histogram, history_charts
 from flap.report.metrics import flat_numbers, read_flops
 from flap.report.page import render
 from flap.report.spread import Spread
@@ -436,3 +437,9 @@ def test_a_spread_is_that_of_the_rows(shards: list[list[float]]) -> None:
 def test_a_figure_of_a_spread_is_weighted_by_its_rows() -> None:
     spread = Spread.of(np.array([1.0] * 5 + [3.0]))
     assert "over 6 captions: median 1." in histogram(spread, "words", "captions", None)
+
+
+@pytest.mark.parametrize("mfu", [0.41, None])
+def test_mfu_is_drawn_where_it_is_known(mfu: float | None) -> None:
+    history = pd.DataFrame({"step": [1, 2], "loss": [3.0, 2.0], "mfu": [mfu, mfu]})
+    assert ("MFU" in dict(history_charts(history))) == (mfu is not None)

@@ -116,7 +116,7 @@ class FlapModel(PreTrainedModel):
                 predicted = self.audio_decoder(tokens, keep)
                 output.reconstruction_loss = self.audio_decoder.loss(predicted, mel, keep)
         if input_ids is not None:
-            output.text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
+            output.text_embeds = self._embed_text(input_ids, attention_mask).pooler_output
         if return_loss:
             if output.audio_embeds is None or output.text_embeds is None:
                 raise ValueError("return_loss needs both input_features and input_ids")
@@ -136,6 +136,11 @@ class FlapModel(PreTrainedModel):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
     ) -> BaseModelOutputWithPooling:
         """Tokens (B, L, D) of the text encoder and, as `pooler_output`, embeddings (B, E)."""
+        return self._embed_text(input_ids, attention_mask)
+
+    def _embed_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> BaseModelOutputWithPooling:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         output = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -24,7 +22,8 @@ from flap.pretrain.config import PretrainConfig
 from flap.pretrain.history import History, Row
 from flap.pretrain.inputs import ModelInputs
 from flap.pretrain.objective import Losses
-from flap.pretrain.step import Step, Towers
+from flap.pretrain.step import Step
+from flap.pretrain.step_flops import StepFlops
 from flap.pretrain.validation import NOT_VALIDATED, Validation, validate, validate_reconstruction
 from flap.training.batches import Batch, WindowDraw, read_batches
 from flap.training.checkpoint import Checkpoints
@@ -32,6 +31,7 @@ from flap.training.distributed import Ranks
 from flap.training.meter import Meter
 from flap.training.order import MicroBatches, PairOrder
 from flap.training.schedule import set_learning_rate
+from flap.training.sharding import moving_average, parallel_from_environment, parameter_groups
 
 CHECKPOINTS, HISTORY = "checkpoints", "history.csv"
 
@@ -74,21 +74,20 @@ class Trainer:
         self._prepare_model()
         self.average = None
         if config.ema_decay is not None:
-            self.average = AveragedModel(
-                self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
-            )
+            self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.ema_decay))
+        average = None if self.average is None else self.trained
+        self.parallel = parallel_from_environment(self.model, average, self.ranks)
         self.inputs = ModelInputs(self.tokenizer, self.model.config, self.ranks.device)
         self.step = Step(
             config,
-            self.model,
-            self._towers(),
+            self.parallel,
             self.inputs,
             self.clips,
             self.ranks,
             self.total_steps,
         )
         self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
+            parameter_groups(self.model),
             lr=config.learning_rate,
             betas=config.adam.betas,
             eps=config.adam.eps,
@@ -97,20 +96,20 @@ class Trainer:
 
     @property
     def trained(self) -> FlapModel:
-        """The model to evaluate and to keep: the average of the weights where there is one."""
+        """What is evaluated and kept: the average of the weights where there is one."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
     def run(self, folder: Path, tell: Callable[[Row], None] | None = None) -> None:
         """Train to the end, resuming from what stands in `folder`; history and state go there.
 
-        Afterwards `trained` is the model to keep. `tell` is called with each row of the history.
+        Afterwards `whole` gives the model to keep. `tell` is called with each row of the history.
         """
         config, keeps_best = self.config, self.config.keep == "best"
         state = (self.model, self.optimizer)
         with Checkpoints(folder / CHECKPOINTS, *state, ema=self.average) as checkpoints:
             done = checkpoints.load().step
             history = History.resume(folder / HISTORY, done, tell)
-            meter = Meter(self.ranks.device)
+            meter = Meter(self.ranks.device, StepFlops(self.model).take)
             batches = meter.waiting_for(iter(self._batches(range(done, self.total_steps))))
             bar = tqdm(
                 range(done, self.total_steps),
@@ -128,7 +127,7 @@ class Trainer:
                 bar.set_postfix(loss=f"{total:.3f}", pairs_s=f"{reading.pairs_per_second:.0f}")
                 is_last = step + 1 == self.total_steps
                 is_evaluated = is_last or (step + 1) % config.evaluate_every == 0
-                found = self._validate() if is_evaluated and self.ranks.is_first else NOT_VALIDATED
+                found = self._validate() if is_evaluated else NOT_VALIDATED
                 history.add(
                     step=step + 1,
                     epoch=(step + 1) * config.batch / self.order.pairs_per_epoch,
@@ -160,15 +159,20 @@ class Trainer:
         )
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.step.backward(step, batches)
-        limit = config.max_gradient_norm or math.inf
-        gradient_norm = clip_grad_norm_(self.model.parameters(), limit)
+        gradient_norm = self.parallel.clip(config.max_gradient_norm or math.inf)
         self.optimizer.step()
         self.model.clamp_logit_scale()
         if self.average is not None:
             self.average.update_parameters(self.model)
         return losses, gradient_norm
 
+    def whole(self) -> FlapModel:
+        """After `run` the model to keep, whole on the first rank; every rank calls this."""
+        return self.parallel.whole(self.trained)
+
     def _validate(self) -> Validation:
+        if not self.parallel.evaluates:
+            return NOT_VALIDATED
         if self.config.captions == "none":
             mask = self.config.mask
             return validate_reconstruction(self.trained, self.inputs, self.validation, mask)
@@ -188,15 +192,6 @@ class Trainer:
             if model.audio_decoder is not None:
                 model.audio_decoder.blocks.compile()
         model.train()
-
-    def _towers(self) -> Towers:
-        """The model, under DDP where there are several ranks."""
-        if self.ranks.world_size == 1:
-            return self.model
-        return DistributedDataParallel(
-            self.model,
-            device_ids=[self.ranks.device] if self.ranks.device.type == "cuda" else None,
-        )
 
     def _batches(self, steps: range) -> Iterable[Batch]:
         config, encoder = self.config, self.model.config.encoder

@@ -7,13 +7,11 @@ micro-batch.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from flap.errors import UserError
 from flap.model.flap import FlapModel, FlapOutput
@@ -25,6 +23,7 @@ from flap.pretrain.objective import Losses, global_contrast
 from flap.training.batches import Batch
 from flap.training.distributed import Ranks
 from flap.training.order import Pair, cut
+from flap.training.parallel import Parallel
 from flap.training.seeds import seed_of
 
 _NAMED_CLIPS = 5
@@ -33,15 +32,18 @@ Towers = Callable[..., FlapOutput]
 
 @dataclass(frozen=True)
 class Step:
-    """This rank's part of a step; `towers` is `model`, under DDP where there are several ranks."""
+    """This rank's part of a step."""
 
     config: PretrainConfig
-    model: FlapModel
-    towers: Towers
+    parallel: Parallel
     inputs: ModelInputs
     clips: pd.DataFrame
     ranks: Ranks
     total_steps: int
+
+    @property
+    def model(self) -> FlapModel:
+        return self.parallel.model
 
     @cached_property
     def parts(self) -> list[slice]:
@@ -80,8 +82,8 @@ class Step:
                 cached = CachedContrast.of([forward(self.model, i) for i in range(len(self.parts))])
         contrastive = None if cached is None else cached.loss
         for number, part in enumerate(self.parts):
-            with self._reduced_after_the_last(number):
-                output = forward(self.towers, number)
+            with self.parallel.pass_of(last=number + 1 == len(self.parts)):
+                output = forward(self.parallel.towers, number)
                 minimised = self._nothing(output)
                 if cached is not None:
                     minimised = minimised + cached.surrogate(output, number)
@@ -123,18 +125,11 @@ class Step:
         shares_VSK = keep_GK.unflatten(0, (config.views, -1)).chunk(self.ranks.world_size, dim=1)
         return shares_VSK[self.ranks.rank]
 
-    def _reduced_after_the_last(self, number: int) -> AbstractContextManager[None]:
-        """DDP sums gradients over ranks in the last micro-batch's backward pass only."""
-        if number + 1 == len(self.parts) or not isinstance(self.towers, DistributedDataParallel):
-            return nullcontext()
-        return self.towers.no_sync()
-
     def _nothing(self, output: FlapOutput) -> torch.Tensor:
-        """Zero; of a decoder that has nothing to reconstruct, for DDP awaits its gradients."""
-        zero = torch.zeros((), device=self.ranks.device)
+        """Zero; of a decoder that has nothing to reconstruct, whose gradients are zero too."""
         if output.reconstruction_loss is None and self.model.audio_decoder is not None:
-            zero = zero + 0 * sum(weight.sum() for weight in self.model.audio_decoder.parameters())
-        return zero
+            return self.parallel.idle(self.model.audio_decoder)
+        return torch.zeros((), device=self.ranks.device)
 
     def _complaint(self, step: int, loss: float, seen: list["_Seen"]) -> str:
         clips = dict.fromkeys(clip for part in seen for clip in part.not_finite())

@@ -92,6 +92,7 @@ def history_charts(history: pd.DataFrame) -> list[tuple[str, Markup]]:
         "logit scale": [name for name in known if name == "logit_scale"],
         "gradient norm": [name for name in known if name == "gradient_norm"],
         "pairs per second": [name for name in known if name == "pairs_per_second"],
+        "MFU": [name for name in known if name == "mfu"],
     }
     return [(label, curves(history, names, label)) for label, names in groups.items() if names]
 

@@ -51,6 +51,16 @@ def ranks_from_environment() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def first_rank_first(ranks: Ranks) -> Iterator[None]:
+    """Around what the first rank does for all: the others come to the block when it has left it."""
+    if ranks.world_size > 1 and not ranks.is_first:
+        dist.barrier()
+    yield
+    if ranks.world_size > 1 and ranks.is_first:
+        dist.barrier()
+
+
 def _meeting_place() -> str:
     """Ranks of one machine meet in a file of the launcher's folder; a port would be open to all.
 
