@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport FLAP_PARAMS # DVC goes by params.yaml, so its stages have to as well
 
 # uv installs what the user's pip would be told to use. Without wheels of one's own, it picks
 # the torch build that fits this machine (CPU or CUDA); UV_TORCH_BACKEND overrides that.

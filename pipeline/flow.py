@@ -131,9 +131,10 @@ def run_stage(address: str, force: bool, children: Children) -> None:
 
 
 def stage_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` in which `python` is this interpreter, whatever the shell's PATH says."""
+    """`environ` in which `python` is this interpreter, and whose parameters are DVC's."""
     here = str(Path(sys.executable).parent)
-    return {**environ, **DVC_ENV, "PATH": here + os.pathsep + environ.get("PATH", "")}
+    own = {**DVC_ENV, "PATH": here + os.pathsep + environ.get("PATH", "")}
+    return {name: value for name, value in environ.items() if name != "FLAP_PARAMS"} | own
 
 
 def _publish_scores(graph: Graph) -> None:

@@ -81,12 +81,20 @@ def main(
     parameters = {name: section.model_dump(mode="json") for name, section in sections.items()}
     tracked = Run(identity, out.parents[1] / ".tracking", parameters)
 
-    from flap.training.distributed import ranks_from_environment  # torch loads after errors
+    from flap.training.distributed import (  # torch loads after errors
+        is_same_on_all_ranks,
+        ranks_from_environment,
+    )
 
     with (
         ranks_from_environment() as ranks,
         Tracking(trackers if ranks.is_first else [], tracked) as tracking,
     ):
+        if not is_same_on_all_ranks(f"{identity} {out}", ranks):
+            raise UserError(
+                "pretrain: the nodes run with other parameters, code, inputs or outputs; start "
+                "all in one project's folder, with the same FLAP_… variables"
+            )
         work = Work.open(out, identity, follower=not ranks.is_first)
         _train(inputs, config, encoder, model_config, work.folder, ranks, tracking.add)
         if ranks.is_first:
@@ -113,11 +121,11 @@ def _train(
     tell: Callable[[dict[str, str]], None],
 ) -> None:
     """Model and processor into `folder`, where unfinished training stands."""
-    from flap.clips import check_front_end, usable_clips
+    from flap.clips import check_front_end
     from flap.mels.rows import fetch_rows
     from flap.pretrain.build import build
     from flap.pretrain.loop import Trainer
-    from flap.pretrain.pairs import training_clips
+    from flap.pretrain.pairs import training_clips, validation_clips
     from flap.processor.processor import processor_of
     from flap.training.distributed import first_rank_first
 
@@ -132,7 +140,7 @@ def _train(
         seed=config.seed,
     )
     front_end = check_front_end(training, encoder.n_mels)
-    validation = usable_clips(inputs.clips, inputs.mels, inputs.datasets, ["val"])
+    validation = validation_clips(inputs.clips, inputs.mels, inputs.datasets, config.captions)
     with first_rank_first(ranks):
         validation = fetch_rows(validation, folder / VALIDATION)
     model, tokenizer, report = build(config, encoder, model_config, training, inputs.tagger)

@@ -84,7 +84,10 @@ def _run(stage: Stage, queue: Any) -> int:
         "LOCAL_RANK": context.get_local_rank(),
         "LOCAL_WORLD_SIZE": context.get_local_world_size(),
     }
-    environ = stage.environ | dict(os.environ)
+    own = dict(os.environ)
+    own.pop("OMP_NUM_THREADS", None)  # set by Ray, for the one core that it counts a rank as
+    threads = {"OMP_NUM_THREADS": "1"} if context.get_local_world_size() > 1 else {}  # as torchrun
+    environ = threads | stage.environ | own
     environ = _network(context, environ, folder) | {
         **{name: str(number) for name, number in numbers.items()},
         "TORCHELASTIC_ERROR_FILE": str(message),

@@ -17,7 +17,7 @@ import typer
 from flap.errors import UserError
 from flap.shards import DISK_FULL, atomic_path
 
-PARAMS = Path(os.environ.get("FLAP_PARAMS", "params.yaml"))
+PARAMS = Path(os.environ.get("FLAP_PARAMS") or "params.yaml")
 PathOption = Annotated[Path, typer.Option(show_default=False)]
 INTERRUPTED = 128 + signal.SIGINT
 _PR_SET_PDEATHSIG = 1

@@ -31,7 +31,7 @@ class ExperimentsConfig(Section):
     benchmarks: list[str]
     seeds: list[NonNegativeInt] = Field(min_length=1)
     repeated: list[str]  # rows with all seeds
-    once: list[str]  # rows with the first seed, 0
+    once: list[str]  # rows with the first of `seeds`
     changes: Changes  # of every row
     rows: dict[str, RowConfig]
     tables: list[TableConfig]
@@ -46,10 +46,15 @@ class ExperimentsConfig(Section):
             raise ValueError(f"'rows' has no {', '.join(unknown)}")
         if absent := sorted(set(shown) - trained):
             raise ValueError(f"neither in 'repeated' nor in 'once': {', '.join(absent)}")
+        if twice := sorted(set(self.repeated) & set(self.once)):
+            raise ValueError(f"both in 'repeated' and in 'once': {', '.join(twice)}")
+        for table in self.tables:
+            if table.beside not in table.rows.values():
+                raise ValueError(f"{table.title}: no row of it is {table.beside}, as 'beside' says")
         return self
 
     def seeds_of(self, row: str) -> list[int]:
-        return self.seeds if row in self.repeated else [0]
+        return self.seeds if row in self.repeated else self.seeds[:1]
 
     @property
     def runs(self) -> dict[str, tuple[str, int]]:

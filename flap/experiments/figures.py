@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Point:
 def cost_figure(path: Path, series: Mapping[str, Sequence[Point]], score: str) -> None:
     """Scores against the GFLOPs of the audio encoder, one line a kind of mask."""
     with _axes(path) as axes:
-        for colour, (name, points) in zip(_COLOURS, series.items(), strict=False):
+        for colour, (name, points) in zip(cycle(_COLOURS), series.items()):
             rows = [(p.gflops, p.score.mean, *p.score.interval.values()) for p in points]
             x, means, lows, highs = np.array(sorted(rows)).T * [[1], [100], [100], [100]]
             reach = [means - lows, highs - means]
@@ -50,7 +51,7 @@ def cost_figure(path: Path, series: Mapping[str, Sequence[Point]], score: str) -
 def curve_figure(path: Path, histories: Mapping[str, pd.DataFrame], column: str) -> None:
     """A column of training histories against the pairs seen, in %."""
     with _axes(path) as axes:
-        for colour, (name, history) in zip(_COLOURS, histories.items(), strict=False):
+        for colour, (name, history) in zip(cycle(_COLOURS), histories.items()):
             known = history.dropna(subset=[column])
             axes.plot(
                 known["epoch"], known[column] * 100, label=name, color=colour, marker="o", ms=3

@@ -28,8 +28,11 @@ Which rows there are, each a short change of `params.yaml`, stands in
 [rows.yaml](../../experiments/rows.yaml); the corpus is that of its benchmarks.
 
 Scores are shares in %; behind them, their 95 % interval over the clips of the benchmark. Where a
-row has several seeds, a score is their mean, ± its standard deviation over them. The paper's
-numbers are of AudioCaps and Clotho: compare the order of the rows, not the height.
+row has several seeds, a score is their mean, ± its standard deviation over them; the intervals do
+not know of seeds, so between rows of one seed a difference has to be larger than they say. All rows
+see their pairs equally often: a doubled batch makes half as many steps, and with LLM captions there
+are more pairs, so more steps. The paper's numbers are of AudioCaps and Clotho: compare the order of
+the rows, not the height.
 
 ## What the numbers say
 

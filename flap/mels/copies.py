@@ -69,6 +69,7 @@ class Copy:
         """
         part = self.path.with_suffix(".part")
         with locked(part) as claim:
+            is_copy = False
             try:
                 if self.path.exists():
                     os.utime(self.path)
@@ -79,9 +80,11 @@ class Copy:
                     time.sleep(_WAIT_SECONDS)
                 from_store(self._source.url, lambda: self._download(part))
                 part.replace(self.path)
+                is_copy = True
                 return True
             finally:
-                part.unlink(missing_ok=True)
+                if not is_copy:  # else the name may be another process's already
+                    part.unlink(missing_ok=True)
 
     def _download(self, part: Path) -> None:
         fs, path = fsspec.url_to_fs(self._source.url)

@@ -105,11 +105,11 @@ def _remove_unheld(copy: Path) -> bool:
 
 
 def _remove(copy: Path) -> bool:
-    _warn_of_too_little()
     try:
         copy.unlink()
     except FileNotFoundError:
         return False
+    _warn_of_too_little()
     return True
 
 

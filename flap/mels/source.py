@@ -71,5 +71,6 @@ def from_store(url: str, call: Callable[[], _T]) -> _T:
                     "FLAP_MELS_CACHE_GIB"
                 ) from None
             failure = first_line(error)
-            time.sleep(_PAUSE_SECONDS * 2**attempt)
+            if attempt + 1 < _ATTEMPTS:
+                time.sleep(_PAUSE_SECONDS * 2**attempt)
     raise UserError(f"{url}: cannot be read, tried {_ATTEMPTS} times ({failure})")

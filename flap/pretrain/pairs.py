@@ -16,13 +16,15 @@ from flap.errors import UserError
 from flap.schemas import CAPTIONS
 from flap.shards import read_folder
 
+Captions = Literal["original", "enriched", "both", "none"]
+
 
 def training_clips(
     clips: Path,
     mels: Path,
     captions: Path,
     datasets: Iterable[str],
-    which: Literal["original", "enriched", "both", "none"],
+    which: Captions,
     dropped: Collection[str] = (),
     *,
     enriched_share: float = 1.0,
@@ -53,6 +55,26 @@ def training_clips(
     if found.empty:
         raise UserError(
             f"{captions}: no training clip has a caption with pretrain.captions={which}"
+        )
+    return found
+
+
+def validation_clips(
+    clips: Path, mels: Path, datasets: Iterable[str], which: Captions
+) -> pd.DataFrame:
+    """Clips of the split `val`, as `usable_clips`; where captions are trained, those with some.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = usable_clips(clips, mels, datasets, ["val"])
+    if which == "none":
+        return found
+    found = found[found["captions"].map(len) > 0].reset_index(drop=True)
+    if found.empty:
+        raise UserError(
+            f"{clips}: no clip of split val has a caption, so no evaluation can be made; give one "
+            "some, or train with pretrain.captions=none"
         )
     return found
 

@@ -16,6 +16,13 @@ _HUB = "hf://"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
+_TASKS = {  # type and name, as the hub has them
+    "retrieval": ("{way}-retrieval", "{way} retrieval"),
+    "zero_shot": ("zero-shot-audio-classification", "zero-shot classification"),
+    "linear_probe": ("audio-classification", "classification by a linear probe"),
+}
+
+
 def metadata(benchmarks: Sequence[Benchmark], sections: Sections) -> ModelCardData:
     """Licence, tags, scores and what the towers started from, as the hub's search reads them."""
     results = list(_eval_results(benchmarks, sections["benchmarks"]))
@@ -38,11 +45,12 @@ def _eval_results(
     for benchmark in (b for b in benchmarks if not b.baseline):
         config = configs[benchmark.name]
         for recall in benchmark.recalls:
-            task = recall.direction.replace("→", "to")
+            task_type, task_name = _TASKS[config["task"]]
+            way = recall.direction.replace("→", "to")
             for score in recall.shares:
                 yield EvalResult(
-                    task_type=f"{task.replace(' ', '-')}-retrieval",
-                    task_name=f"{task} retrieval",
+                    task_type=task_type.format(way=way.replace(" ", "-")),
+                    task_name=task_name.format(way=way),
                     dataset_type=config["dataset"],
                     dataset_name=config["dataset"],
                     dataset_config=benchmark.name,  # keeps benchmarks of one split apart

@@ -88,7 +88,8 @@ def _charts(facts: Facts) -> list[tuple[str, Markup]]:
         return []
     charts = history_charts(facts.history)
     runs = {"this run": facts.history} | facts.compared
-    if facts.compared and all(_COMPARED in history for history in runs.values()):
+    runs = {name: history for name, history in runs.items() if _COMPARED in history}
+    if len(runs) > 1:
         charts.append(("beside other runs", compared_chart(runs, _COMPARED)))
     return charts
 

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, RootModel, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    RootModel,
+    field_validator,
+    model_validator,
+)
 
 from flap.config import Section
 
@@ -92,6 +100,12 @@ class LinearProbeTask(Section):
     inverse_regularisation: PositiveFloat  # C of scikit-learn's LogisticRegression
     max_iterations: NonNegativeInt
     model: ScoredModel
+
+    @model_validator(mode="after")
+    def _tests_what_it_has_not_learned(self) -> "LinearProbeTask":
+        if self.train_split == self.split:
+            raise ValueError("train_split and split have to differ")
+        return self
 
 
 BenchmarkConfig = Annotated[

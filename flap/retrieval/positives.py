@@ -24,7 +24,7 @@ def own_captions(captions: Sequence[Sequence[str]]) -> csr_array:
 def shared_captions(captions: Sequence[Sequence[str]]) -> csr_array:
     """(C, M) boolean as `own_captions`, clips that share a caption having each other's as well.
 
-    Captions are the same whatever their case, spaces and last full stop.
+    Captions are the same whatever their case, their spaces, and the mark at their end.
     """
     own_CM = own_captions(captions)
     texts = [_plain(caption) for own in captions for caption in own]
@@ -37,4 +37,4 @@ def shared_captions(captions: Sequence[Sequence[str]]) -> csr_array:
 
 
 def _plain(caption: str) -> str:
-    return " ".join(caption.casefold().split()).rstrip(".!")
+    return " ".join(caption.casefold().split()).rstrip(" .!")

@@ -117,19 +117,18 @@ def _rank(
     scores_QR = _scores_of(torch.from_numpy(right_QR).to(device), tile, tiles)
 
     best_Q1 = scores_QR.nan_to_num(-torch.inf).max(dim=1, keepdim=True).values
-    reached_QR = torch.zeros_like(scores_QR, dtype=torch.int64)
+    before_QR = torch.zeros_like(scores_QR, dtype=torch.int64)
     equal_Q = torch.zeros(len(counts_Q), dtype=torch.int64, device=device)
     for start, begin, end in tiles:
         scores_QX = tile(start)[:, begin - start : end - start]
         for slot, score_Q in enumerate(scores_QR.T):
-            reached_QR[:, slot] += (scores_QX >= score_Q[:, None]).sum(1, dtype=torch.int32)
+            before_QR[:, slot] += (scores_QX >= score_Q[:, None]).sum(1, dtype=torch.int32)
         equal_Q += (scores_QX == best_Q1).sum(1, dtype=torch.int32)
 
-    # Right answers have been counted too; among themselves equal ones keep their order.
-    slot_R, other_QRR = torch.arange(scores_QR.shape[1], device=device), scores_QR[:, None, :]
-    later_RR = slot_R[None, :] > slot_R[:, None]
-    behind_QR = ((other_QRR == scores_QR[:, :, None]) & later_RR).sum(2)
-    positions_QR = reached_QR - behind_QR
+    # Counted were the answer itself and equal right ones, of which only earlier ones are before it.
+    for slot, score_Q in enumerate(scores_QR.T):
+        before_QR[:, slot] -= (scores_QR[:, slot:] == score_Q[:, None]).sum(1)
+    positions_QR = 1 + before_QR
     ties_Q = equal_Q - (scores_QR == best_Q1).sum(1)
     return positions_QR.cpu().numpy()[there_QR], counts_Q, ties_Q.cpu().numpy()
 

@@ -1,5 +1,6 @@
 """Ranks: set-up from torchrun's environment, and a gather that gradients flow through."""
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -61,6 +62,17 @@ def first_rank_first(ranks: Ranks) -> Iterator[None]:
         dist.barrier()
 
 
+def is_same_on_all_ranks(text: str, ranks: Ranks) -> bool:
+    """Whether every rank calls this with the same text; every rank gets the same answer."""
+    if ranks.world_size == 1:
+        return True
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])
+    least, most = (torch.tensor(number, device=ranks.device) for _ in range(2))
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return bool(least == most)
+
+
 def _meeting_place() -> str:
     """Ranks of one machine meet in a file of the launcher's folder; a port would be open to all.
 
@@ -90,7 +102,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    """The mean of every rank's `value`, for reports: no gradient flows through it."""
+    """The mean of every rank's `value`; no gradient flows through it."""
     value = value.detach().clone()
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(value)
