@@ -25,10 +25,11 @@ from flap.model.config import WeightsConfig
 from flap.model.import_weights import import_weights
 from flap.model.saved import load_flap
 from flap.model.tagger import Tagger, save_tagger
+from flap.pretrain import pairs
 from flap.pretrain.config import PretrainConfig
 from flap.pretrain.history import MEASURED
 from flap.pretrain.inputs import ModelInputs
-from flap.pretrain.pairs import is_drawn, training_clips
+from flap.pretrain.pairs import is_drawn, training_clips, validation_clips
 from flap.pretrain.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -145,6 +146,20 @@ def test_a_share_is_for_both_alone(
     path.write_text(text.replace("enriched_share: 1.0", f"enriched_share: {share}"))
     with pytest.raises(UserError, match=error) if error else nullcontext():
         load_section(path, "pretrain", PretrainConfig)
+
+
+def test_val_clips_without_captions_are_left_out(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = (corpus.clips, corpus.mels, ["toy"])
+    clips = validation_clips(*folders, "both")
+    some = clips.assign(captions=[[], *clips["captions"][1:]])
+    monkeypatch.setattr(pairs, "usable_clips", lambda *_: some)
+    assert list(validation_clips(*folders, "both")["clip_id"]) == list(clips["clip_id"][1:])
+    assert len(validation_clips(*folders, "none")) == len(clips)
+    monkeypatch.setattr(pairs, "usable_clips", lambda *_: some[:1])
+    with pytest.raises(UserError, match="no clip of split val has a caption"):
+        validation_clips(*folders, "both")
 
 
 def test_reader_gives_each_row_through_a_cache_of_one_group(corpus: Corpus) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spawned_ranks import on_ranks
 
 from flap.model.loss import contrastive_loss
-from flap.training.distributed import gather_rows
+from flap.training.distributed import Ranks, gather_rows, is_same_on_all_ranks
 from flap.training.order import MicroBatches, Pair, PairOrder, cut
 from flap.training.schedule import warmup_cosine
 from flap.training.seeds import seed_of
@@ -122,3 +123,14 @@ def test_gather_alone_changes_nothing() -> None:
     rows = torch.randn(3, 2)
     assert gather_rows(rows) is rows
     assert contrastive_loss(rows, rows, torch.tensor(0.0)).isfinite()
+
+
+def compares(ranks: Ranks) -> None:
+    assert is_same_on_all_ranks("the same", ranks)
+    assert not is_same_on_all_ranks(f"rank {ranks.rank}", ranks)
+    assert not is_same_on_all_ranks("first" if ranks.is_first else "other", ranks)
+
+
+def test_ranks_notice_that_they_differ() -> None:
+    on_ranks(2, compares)
+    assert is_same_on_all_ranks("alone", Ranks(0, 1, torch.device("cpu")))
