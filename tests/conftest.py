@@ -127,6 +127,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("corpora")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of an earlier server
+    bucket = fsspec.filesystem("s3")
+    bucket.mkdir("corpora")
     yield "s3://corpora"
+    bucket.rm("corpora", recursive=True)  # servers of one process share what they hold
     server.stop()

@@ -63,6 +63,12 @@ class CountedBytes(io.BytesIO):
 fsspec.register_implementation("counted", Store)
 
 
+@pytest.fixture(autouse=True)
+def forked_children_end_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Prefect and Ray have a process do at its end fails in children that tests fork."""
+    monkeypatch.setattr("threading._threading_atexits", [])
+
+
 @pytest.fixture
 def store(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The corpus's MELS in a store, and a cache."""

@@ -121,7 +121,7 @@ def test_long_captions_are_cut_and_case_does_not_matter() -> None:
 
 
 def test_unknown_pretrained_text_encoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     text = PretrainedText(
         kind="pretrained", source="no/such-model", revision="main", pooling="mean", max_tokens=9
     )

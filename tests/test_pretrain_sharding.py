@@ -107,11 +107,6 @@ def both_ways(ranks: Ranks, data: Path) -> None:
         pytest.param(
             {"fusion: false": "fusion: true", "micro_batch: null": "micro_batch: 2"}, id="fusion"
         ),
-        pytest.param(
-            {"compile: false": "compile: true"},
-            id="compiled",
-            marks=[pytest.mark.slow, pytest.mark.timeout(600)],
-        ),
     ],
 )
 def test_sharded_ranks_train_the_model_of_ddp(corpus: Corpus, changes: dict[str, str]) -> None:
