@@ -4,13 +4,22 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import Corpus
-from test_launch import COMMAND, ONE_RANK_OBJECTS, STARTS, checkpointed, is_complete, started, until
+from test_launch import (
+    COMMAND,
+    ONE_RANK_OBJECTS,
+    STARTS,
+    Run,
+    checkpointed,
+    is_complete,
+    started,
+    until,
+)
 from test_pretrain import project
 
 from flap.errors import UserError
@@ -114,13 +123,17 @@ def cluster() -> Iterator[dict[str, str]]:
         made.shutdown()
 
 
+def launched(stage: str, folder: Path, cluster: dict[str, str]) -> AbstractContextManager[Run]:
+    """A stage of this source, run on the cluster."""
+    (folder / "stage.py").write_text(stage)
+    return started([sys.executable, "-m", "pipeline.launch", "stage"], folder, "run", **cluster)
+
+
 @pytest.mark.slow
 def test_ranks_of_two_nodes_meet_and_a_message_to_the_user_is_shown_once(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:
-    (tmp_path / "stage.py").write_text(ONE_RANK_OBJECTS)
-    argv = [sys.executable, "-m", "pipeline.launch", "stage"]
-    with started(argv, tmp_path, "run", **cluster) as run:
+    with launched(ONE_RANK_OBJECTS, tmp_path, cluster) as run:
         assert run.wait() == 1
     assert run.output.count("error: no such thing; mend it\n") == 1, run.output
     assert run.output.count("no such thing; mend it") == 1, run.output
@@ -132,9 +145,7 @@ def test_ranks_of_two_nodes_meet_and_a_message_to_the_user_is_shown_once(
 def test_a_ray_worker_that_dies_is_replaced_and_ctrl_c_leaves_nothing(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:
-    (tmp_path / "stage.py").write_text(STAGE)
-    argv = [sys.executable, "-m", "pipeline.launch", "stage"]
-    with started(argv, tmp_path, "run", **cluster) as run:
+    with launched(STAGE, tmp_path, cluster) as run:
         until(lambda: run.output.count(" of 2\n") == 2, run)
         first = processes(tmp_path)
         keeper = rank(tmp_path, 1).parent()

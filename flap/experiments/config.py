@@ -9,6 +9,11 @@ from flap.config import Section
 Changes = dict[str, Any]  # section.key → its value
 
 
+def run_name(row: str, seed: int) -> str:
+    """As DVC names the runs of its matrices."""
+    return f"{row}-{seed}"
+
+
 class RowConfig(Section):
     says: str
     changes: Changes
@@ -60,4 +65,4 @@ class ExperimentsConfig(Section):
     def runs(self) -> dict[str, tuple[str, int]]:
         """Name → row and seed."""
         rows = [*self.repeated, *self.once]
-        return {f"{row}-{seed}": (row, seed) for row in rows for seed in self.seeds_of(row)}
+        return {run_name(row, seed): (row, seed) for row in rows for seed in self.seeds_of(row)}

@@ -1,12 +1,12 @@
 """Scores of the rows → the page docs/experiments/README.md with its figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from flap.experiments.config import ExperimentsConfig, TableConfig
+from flap.experiments.config import ExperimentsConfig, TableConfig, run_name
 from flap.experiments.cost import row_gflops
 from flap.experiments.figures import Point, cost_figure, curve_figure
 from flap.experiments.results import RowScores, Score, row_scores
@@ -48,12 +48,15 @@ class Study:
     variants: Path  # folder of <row>-<seed>.yaml
     ranks: Path  # folder of the runs' RANKS
     histories: Path  # folder of <row>-<seed>.csv
+    known: dict[tuple[str, str, str], RowScores] = field(default_factory=dict)  # read already
 
     def scores(self, row: str, benchmark: str, column: str) -> tuple[RowScores, str]:
         """A row's scores in a column's direction, and the score's name."""
         direction, name = _COLUMNS[column]
-        found = row_scores(self.ranks, self.config, row, benchmark, direction, self.retrieval)
-        return found, name
+        key = (row, benchmark, direction)
+        if key not in self.known:
+            self.known[key] = row_scores(self.ranks, self.config, *key, self.retrieval)
+        return self.known[key], name
 
 
 def write_page(study: Study, findings: str, out: Path) -> None:
@@ -94,7 +97,7 @@ def _figure(study: Study, benchmark: str, out: Path) -> str:
     for name, rows in figure.series.items():
         for row in rows:
             scores, score = study.scores(row, benchmark, _HEADLINE)
-            variant = study.variants / f"{row}-{study.config.seeds_of(row)[0]}.yaml"
+            variant = study.variants / f"{run_name(row, study.config.seeds_of(row)[0])}.yaml"
             point = Point(study.config.rows[row].says, row_gflops(variant), scores.score(score))
             series.setdefault(name, []).append(point)
             lines.append([name, point.says, f"{point.gflops:.2f}", _shown(point.score)])
@@ -107,7 +110,9 @@ def _figure(study: Study, benchmark: str, out: Path) -> str:
 def _curves(study: Study) -> Mapping[str, pd.DataFrame]:
     config = study.config
     return {
-        config.rows[row].says: pd.read_csv(study.histories / f"{row}-{config.seeds[0]}.csv")
+        config.rows[row].says: pd.read_csv(
+            study.histories / f"{run_name(row, config.seeds[0])}.csv"
+        )
         for row in config.repeated
     }
 

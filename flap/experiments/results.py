@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from flap.errors import UserError
-from flap.experiments.config import ExperimentsConfig
+from flap.experiments.config import ExperimentsConfig, run_name
 from flap.retrieval.bootstrap import intervals
 from flap.retrieval.config import RetrievalConfig
 from flap.retrieval.scores import query_scores
@@ -71,7 +71,7 @@ def row_scores(
     """
     tables = []
     for seed in config.seeds_of(row):
-        found = read_folder(ranks / f"{row}-{seed}-{benchmark}", RANKS)
+        found = read_folder(ranks / f"{run_name(row, seed)}-{benchmark}", RANKS)
         tables.append(found[found["direction"] == direction])
     scores = [query_scores(table, retrieval.recall_at) for table in tables]
     queries = _mean(scores)

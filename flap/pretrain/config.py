@@ -9,6 +9,8 @@ from flap.model.config import WeightsConfig
 from flap.model.masking import MaskConfig
 from flap.model.windows import SpecAugment
 
+Captions = Literal["original", "enriched", "both", "none"]  # none: reconstruction alone
+
 
 class OptimizerConfig(Section):
     """AdamW's; without decay it is Adam."""
@@ -28,7 +30,7 @@ OPTIMIZERS = {
 class PretrainConfig(Section):
     seed: NonNegativeInt
     audio_weights: Literal["tagger", "scratch"] | WeightsConfig  # the audio encoder's start
-    captions: Literal["original", "enriched", "both", "none"]  # none: reconstruction alone
+    captions: Captions
     enriched_share: Annotated[float, Field(ge=0.0, le=1.0)]  # of the kept ones, added with both
     mask: MaskConfig
     views: PositiveInt  # masked views of a clip in one step, each contrasted with its caption

@@ -5,7 +5,6 @@ Enriched captions are added beside the originals: same audio, another caption.
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,9 @@ import xxhash
 
 from flap.clips import usable_clips
 from flap.errors import UserError
+from flap.pretrain.config import Captions
 from flap.schemas import CAPTIONS
 from flap.shards import read_folder
-
-Captions = Literal["original", "enriched", "both", "none"]
 
 
 def training_clips(

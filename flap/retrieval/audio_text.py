@@ -32,12 +32,15 @@ def rank_retrieval(
     clips = clips[clips["captions"].map(len) > 0]
     if clips.empty:
         raise UserError(f"benchmarks.{name}: no clip has a caption")
+    clip_ids = list(clips["clip_id"])
     captions = [caption for own in clips["captions"] for caption in own]
-    caption_ids = [
-        f"{clip_id}#{position}"
-        for clip_id, own in zip(clips["clip_id"], clips["captions"], strict=True)
+    places = [
+        (clip_id, position)
+        for clip_id, own in zip(clip_ids, clips["captions"], strict=True)
         for position in range(len(own))
     ]
+    caption_ids = [f"{clip_id}#{position}" for clip_id, position in places]
+    clip_of_caption = [clip_id for clip_id, _ in places]
     audio_CE = embed_clips(embedder, clips, config.batch)
     text_ME = embed_captions(embedder, captions, config.batch)
     right_answers = own_captions if config.positives == "own" else shared_captions
@@ -45,7 +48,5 @@ def rank_retrieval(
     right_MC = csr_array(right_CM.T)
     to_audio = rank_right_answers(text_ME, audio_CE, right_MC, device, progress=True)
     to_text = rank_right_answers(audio_CE, text_ME, right_CM, device, progress=True)
-    clip_ids = list(clips["clip_id"])
-    clip_of_caption = [caption_id.rsplit("#", 1)[0] for caption_id in caption_ids]
     yield from rank_rows(name, "text_to_audio", caption_ids, clip_of_caption, to_audio, len(clips))
     yield from rank_rows(name, "audio_to_text", clip_ids, clip_ids, to_text, len(captions))

@@ -80,8 +80,8 @@ def rank_right_answers(
             return block_QE @ candidates.to(device).T
 
         parts.append(_rank(tile, width, right_QX[first : first + queries], device))
-    positions, counts, ties = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return Ranks(positions, np.cumsum(counts) - counts, ties)
+    positions, ties = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Ranks(positions, right_QX.indptr[:-1], ties)
 
 
 def rank_scores(scores_QX: np.ndarray, right_QX: csr_array) -> Ranks:
@@ -89,14 +89,14 @@ def rank_scores(scores_QX: np.ndarray, right_QX: csr_array) -> Ranks:
     if not np.isfinite(scores_QX).all():
         raise ValueError("scores hold NaN or infinity")
     scores = torch.from_numpy(scores_QX)
-    positions, counts, ties = _rank(lambda _: scores, len(scores.T), right_QX, scores.device)
-    return Ranks(positions, np.cumsum(counts) - counts, ties)
+    positions, ties = _rank(lambda _: scores, len(scores.T), right_QX, scores.device)
+    return Ranks(positions, right_QX.indptr[:-1], ties)
 
 
 def _rank(
     tile: Callable[[int], torch.Tensor], width: int, right_QX: csr_array, device: torch.device
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions (P,), number of right answers (Q,) and ties (Q,) of a block of queries.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (P,) and ties (Q,) of a block of queries.
 
     Args:
         tile: the block's scores of candidates start…start+width-1. All tiles have one shape, since
@@ -130,7 +130,7 @@ def _rank(
         before_QR[:, slot] -= (scores_QR[:, slot:] == score_Q[:, None]).sum(1)
     positions_QR = 1 + before_QR
     ties_Q = equal_Q - (scores_QR == best_Q1).sum(1)
-    return positions_QR.cpu().numpy()[there_QR], counts_Q, ties_Q.cpu().numpy()
+    return positions_QR.cpu().numpy()[there_QR], ties_Q.cpu().numpy()
 
 
 def _scores_of(
