@@ -21,13 +21,13 @@ setup: .venv/.done .venv-vllm/.done ## make both environments
 
 repro: setup ## run the whole graph; what is up to date is not run again
 	@dvc repro
-	@python -m pipeline.summary
+	@python -m pipeline.commands.summary
 
 experiments: setup ## train and score the rows of the paper's tables that are not there yet
 	@dvc repro experiments/dvc.yaml
 
 join: setup ## be one more node of a training run: FLAP_NNODES=2 make join HEAD=host:port
-	@FLAP_HEAD=$(or $(HEAD),$(FLAP_HEAD)) python -m pipeline.join
+	@FLAP_HEAD=$(or $(HEAD),$(FLAP_HEAD)) python -m pipeline.launch.join
 
 test: setup check ## check the code and run all tests
 	@python -m pytest
@@ -42,7 +42,7 @@ format: .venv/.done ## format the code and mend what ruff can
 	@ruff format .
 
 serve: setup ## Prefect server and worker on 127.0.0.1, until Ctrl-C
-	@python -m pipeline.serve
+	@python -m pipeline.flows.serve
 
 clean: ## remove unfinished work and caches, never results
 	rm -rf .mypy_cache .ruff_cache .pytest_cache

@@ -35,10 +35,10 @@ from benchmarks.fbank import kaldi_fbank
 from benchmarks.interleaved import interleaved, ratio, report
 from flap.audio.config import AudioConfig
 from flap.audio.extract import extract_shard
-from flap.config import load_section
-from flap.schemas import CLIPS, MELS, mel_bytes
-from flap.shards import Row, count_rows, open_rows, read_table, shard_name, write_rows
-from flap.work import Work, run_shards
+from flap.core.config import load_section
+from flap.core.schemas import CLIPS, MELS, mel_bytes
+from flap.core.shards import Row, count_rows, open_rows, read_table, shard_name, write_rows
+from flap.core.work import Work, run_shards
 
 # Of 20 clips, twice, as the demo corpus mixes them.
 FORMATS = 2 * (

@@ -34,15 +34,15 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks.interleaved import interleaved, ratio, report
-from flap.audioset import display_names
 from flap.captions.asker import Asked
 from flap.captions.config import CaptionsConfig
 from flap.captions.enrich import read_questions
 from flap.captions.prompt import load_prompt
-from flap.config import load_section, read_params
+from flap.core.audioset import display_names
+from flap.core.config import load_section, read_params
+from flap.core.schemas import CLIPS, TAGS
+from flap.core.shards import Row, shard_name, write_rows
 from flap.llm.checkpoint import Manifest
-from flap.schemas import CLIPS, TAGS
-from flap.shards import Row, shard_name, write_rows
 from pipeline import captions as stage
 
 FAKE_SERVER = Path(__file__).parents[1] / "tests/fake_llm_server.py"

@@ -21,7 +21,7 @@ import typer
 from benchmarks.interleaved import interleaved, ratio, report
 from flap.audio.config import AudioConfig
 from flap.audio.fbank import log_mel
-from flap.config import load_section
+from flap.core.config import load_section
 
 
 def main(

@@ -24,12 +24,12 @@ import typer
 
 from benchmarks.interleaved import report
 from benchmarks.train_step import CAPTION, MASKED, encoder_of, flap_of, text_of
-from flap.config import load_section
+from flap.core.config import load_section
+from flap.core.schemas import MELS, mel_bytes
+from flap.core.shards import write_rows
 from flap.model.text_encoder import build_tokenizer
 from flap.pretrain.config import PretrainConfig
 from flap.pretrain.loop import HISTORY, Trainer
-from flap.schemas import MELS, mel_bytes
-from flap.shards import write_rows
 from flap.training.batches import WindowDraw, read_batches
 from flap.training.distributed import Ranks
 from flap.training.order import MicroBatches, PairOrder

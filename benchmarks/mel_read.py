@@ -31,10 +31,10 @@ from torchaudio.functional import resample
 from benchmarks.fbank import kaldi_fbank
 from benchmarks.interleaved import interleaved, ratio, report
 from flap.audio.config import AudioConfig
-from flap.clips import MelReader
-from flap.config import load_section
-from flap.schemas import MELS, mel_bytes
-from flap.shards import open_rows
+from flap.core.config import load_section
+from flap.core.schemas import MELS, mel_bytes
+from flap.core.shards import open_rows
+from flap.mels.reader import MelReader
 
 CODECS = ("none", "snappy", "zstd")
 

@@ -21,7 +21,7 @@ import typer
 from transformers import ClapConfig, ClapModel
 
 from benchmarks.interleaved import interleaved, ratio, report
-from flap.config import load_section
+from flap.core.config import load_section
 from flap.model.config import EncoderConfig, ModelConfig, ScratchText
 from flap.model.flap import FlapModel, build_flap
 from flap.model.text_encoder import build_tokenizer, tokenize

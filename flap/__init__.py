@@ -10,7 +10,7 @@ registers FLAP with the Auto classes of transformers.
 import importlib
 from typing import Any
 
-from flap import torchaudio_on_cpu
+from flap.core import torchaudio_on_cpu
 
 torchaudio_on_cpu.install()
 

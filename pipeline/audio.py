@@ -4,10 +4,10 @@ from functools import partial
 
 from flap.audio.config import AudioConfig
 from flap.audio.extract import extract_shard, recordings_of
-from flap.config import load_section
-from flap.errors import UserError
-from flap.shards import REJECTS_FOLDER, count_rows, shard_paths
-from flap.work import Work, fingerprint, run_shards
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.core.shards import REJECTS_FOLDER, count_rows, shard_paths
+from flap.core.work import Work, fingerprint, run_shards
 from pipeline.stage import PARAMS, PathOption, print_counts, run
 
 

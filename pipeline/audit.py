@@ -3,9 +3,9 @@
 import typer
 
 from flap.audit.config import AuditConfig
-from flap.config import load_section
-from flap.schemas import AUDIT
-from flap.shards import shard_name, write_rows
+from flap.core.config import load_section
+from flap.core.schemas import AUDIT
+from flap.core.shards import shard_name, write_rows
 from flap.sources.config import DatasetsConfig
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
 

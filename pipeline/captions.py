@@ -22,11 +22,11 @@ from flap.captions.metrics import caption_metrics
 from flap.captions.prompt import Prompt, load_prompt
 from flap.captions.server import serve
 from flap.captions.words import WORDS_FILE
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.core.shards import count_rows, shard_paths
+from flap.core.work import Work, fingerprint, identity, note_shard, run_shards
 from flap.llm.checkpoint import Manifest, read_manifest
-from flap.shards import count_rows, shard_paths
-from flap.work import Work, fingerprint, identity, note_shard, run_shards
 from pipeline import stage
 
 _MAX_FAILED_SHARE = 0.05  # above it the server is ill, not the question

@@ -2,10 +2,10 @@
 
 import csv
 
-from flap.config import load_section
+from flap.core.config import load_section
+from flap.core.shards import atomic_path
 from flap.flops.config import FlopsConfig
 from flap.model.config import EncoderConfig
-from flap.shards import atomic_path
 from pipeline.stage import PARAMS, PathOption, run
 
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from flap.config import load_section
+from flap.core.config import load_section
+from flap.core.work import Work, fingerprint
 from flap.llm.checkpoint import MANIFEST, write_manifest
 from flap.llm.config import LlmConfig
-from flap.work import Work, fingerprint
 from pipeline import stage
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.core.shards import shard_paths
+from flap.core.work import Work, fingerprint
 from flap.mels.heads import mels_from_environment, versions
 from flap.model.config import EncoderConfig, ModelConfig, WeightsConfig
 from flap.pretrain.config import PretrainConfig
-from flap.shards import shard_paths
 from flap.sources.config import DatasetsConfig
-from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def main(
     _check_start(config, out)
     mels = mels_from_environment(mels, datasets)
 
-    from flap.clips import dropped_clips
+    from flap.mels.clips import dropped_clips
 
     inputs = Inputs(datasets, clips, mels, captions, tagger, dropped_clips(audit))
     identity = inputs.fingerprint(config, encoder, model_config)
@@ -121,7 +121,7 @@ def _train(
     tell: Callable[[dict[str, str]], None],
 ) -> None:
     """Model and processor into `folder`, where unfinished training stands."""
-    from flap.clips import check_front_end
+    from flap.mels.clips import check_front_end
     from flap.mels.rows import fetch_rows
     from flap.pretrain.build import build
     from flap.pretrain.loop import Trainer

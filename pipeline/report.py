@@ -4,16 +4,16 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from flap.config import Section, load_section
+from flap.core.config import Section, load_section
+from flap.core.shards import atomic_path
+from flap.core.work import Work, fingerprint
 from flap.llm.config import LlmConfig
 from flap.model.config import EncoderConfig, ModelConfig
 from flap.pretrain.config import PretrainConfig
 from flap.report.config import ReportConfig
 from flap.retrieval.config import BenchmarkConfig, BenchmarksConfig
-from flap.shards import atomic_path
 from flap.sources.config import DatasetsConfig
 from flap.tagger.config import TaggerConfig
-from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run
 
 

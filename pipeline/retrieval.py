@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.core.schemas import RANKS
+from flap.core.shards import read_folder, shard_name, shard_paths, write_rows
+from flap.core.work import Work, fingerprint
 from flap.retrieval.config import BenchmarksConfig, RetrievalConfig, SavedModel, ScoredModel
-from flap.schemas import RANKS
-from flap.shards import read_folder, shard_name, shard_paths, write_rows
-from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
 
@@ -32,7 +32,9 @@ def main(
     inputs = [*shard_paths(mels / chosen.dataset), *_model_files(chosen.model, model)]
     work = Work.open(out, fingerprint(inputs, config, chosen))
 
-    from flap.clips import count_described  # torch and transformers load after --help and errors
+    from flap.mels.clips import (
+        count_described,  # torch and transformers load after --help and errors
+    )
     from flap.retrieval.benchmark import rank_benchmark, read_clips
     from flap.retrieval.models import load_embedder
     from flap.retrieval.scores import describe, scores

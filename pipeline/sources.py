@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from flap.config import load_section
-from flap.errors import UserError
-from flap.shards import count_rows
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.core.shards import count_rows
+from flap.core.work import Work, fingerprint, run_shards
 from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig, DemoDataset, SourcesConfig
 from flap.sources.corpus import write_corpus
-from flap.sources.demo import DemoShards
+from flap.sources.demo.shards import DemoShards
 from flap.sources.item import Intake
-from flap.work import Work, fingerprint, run_shards
 from pipeline.stage import PARAMS, print_counts, run
 
 

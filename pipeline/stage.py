@@ -14,8 +14,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flap.errors import UserError
-from flap.shards import DISK_FULL, atomic_path
+from flap.core.errors import UserError
+from flap.core.shards import DISK_FULL, atomic_path
 
 PARAMS = Path(os.environ.get("FLAP_PARAMS") or "params.yaml")
 PathOption = Annotated[Path, typer.Option(show_default=False)]

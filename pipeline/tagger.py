@@ -2,14 +2,14 @@
 
 import shutil
 
-from flap.audioset import display_names
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.audioset import display_names
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.core.shards import shard_paths
+from flap.core.work import Work, fingerprint
 from flap.model.config import EncoderConfig
-from flap.shards import shard_paths
 from flap.sources.config import DatasetsConfig
 from flap.tagger.config import TaggerConfig
-from flap.work import Work, fingerprint
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
 
@@ -27,7 +27,7 @@ def main(
         for path in shard_paths(folder / dataset)
     ]
 
-    from flap.clips import check_front_end, dropped_clips, usable_clips
+    from flap.mels.clips import check_front_end, dropped_clips, usable_clips
 
     dropped = dropped_clips(audit)
     work = Work.open(out, fingerprint(inputs, config, encoder, dropped=sorted(dropped)))

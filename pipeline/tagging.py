@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from flap.config import load_section
-from flap.shards import count_rows, shard_paths
+from flap.core.config import load_section
+from flap.core.shards import count_rows, shard_paths
+from flap.core.work import Work, fingerprint, run_shards
 from flap.tagging.config import TaggingConfig
-from flap.work import Work, fingerprint, run_shards
 from pipeline.stage import PARAMS, PathOption, print_counts, run
 
 

@@ -11,8 +11,8 @@ import soundfile
 
 from flap.audio.config import AudioConfig
 from flap.audio.extract import extract_shard
-from flap.schemas import CLIPS, MELS, REJECTS
-from flap.shards import Row, read_table, write_rows
+from flap.core.schemas import CLIPS, MELS, REJECTS
+from flap.core.shards import Row, read_table, write_rows
 
 CONFIG = AudioConfig(
     sample_rate_hz=16000,

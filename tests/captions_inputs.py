@@ -8,10 +8,10 @@ from fake_llm_server import MODEL
 from ruamel.yaml import YAML
 
 from flap.captions.config import CaptionsConfig
-from flap.config import load_section, read_params
+from flap.core.config import load_section, read_params
+from flap.core.schemas import CLIPS, TAGS
+from flap.core.shards import shard_name, write_rows
 from flap.llm.checkpoint import Manifest
-from flap.schemas import CLIPS, TAGS
-from flap.shards import shard_name, write_rows
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SOUNDS = ("Rain", "Siren", "Dog", "Bell", "Wind", "Cat", "Train", "Engine", "Knock", "Owl")

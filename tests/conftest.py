@@ -8,8 +8,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from flap.schemas import AUDIT, CAPTIONS, CLIPS, MELS, mel_bytes
-from flap.shards import write_rows
+from flap.core.schemas import AUDIT, CAPTIONS, CLIPS, MELS, mel_bytes
+from flap.core.shards import write_rows
 
 SOUNDS = ("Rain", "Bark", "Siren")
 FRONT_END = {

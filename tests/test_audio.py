@@ -14,7 +14,7 @@ from audio_files import CONFIG, clip_row, encoded, heard_and_rejected, noise, to
 
 from flap.audio.extract import extract
 from flap.audio.rejected import Rejected
-from flap.schemas import MELS, mel_array, provenance
+from flap.core.schemas import MELS, mel_array, provenance
 
 
 def test_every_row_ends_in_mels_or_rejects(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from audio_files import CONFIG, clip_row, encoded, heard_and_rejected, noise, video
 
 from flap.audio.extract import extract
-from flap.schemas import REJECT_REASONS
+from flap.core.schemas import REJECT_REASONS
 
 NOBODY = 65534
 CARRIERS = {"mono": (16000, 1), "surround": (44100, 8), "studio": (96000, 2)}

@@ -9,7 +9,7 @@ import pytest
 
 from flap.audio.read import identity, read_recording
 from flap.audio.rejected import Rejected
-from flap.errors import UserError
+from flap.core.errors import UserError
 
 MAX_BYTES = 1000
 DATA = bytes(range(256)) * 2

@@ -11,11 +11,11 @@ from flap.audit.clips import read_clips
 from flap.audit.config import AuditConfig
 from flap.audit.findings import find
 from flap.audit.summary import FINDINGS, lines, metrics
-from flap.clips import dropped_clips, usable_clips
-from flap.errors import UserError
+from flap.core.errors import UserError
+from flap.core.schemas import AUDIT, AUDIT_FINDINGS, CLIPS, MELS
+from flap.core.shards import read_table, write_rows
+from flap.mels.clips import dropped_clips, usable_clips
 from flap.pretrain.pairs import training_clips
-from flap.schemas import AUDIT, AUDIT_FINDINGS, CLIPS, MELS
-from flap.shards import read_table, write_rows
 from pipeline import audit
 
 CONFIG = AuditConfig(drop_leaks=True, drop_duplicates=True, max_caption_words=10)

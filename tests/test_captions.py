@@ -15,9 +15,9 @@ import pytest
 from captions_inputs import Inputs, write_inputs
 from fake_llm_server import Behaviour, fake_llm_server
 
-from flap.errors import UserError
-from flap.schemas import CLIPS
-from flap.shards import read_table, write_rows
+from flap.core.errors import UserError
+from flap.core.schemas import CLIPS
+from flap.core.shards import read_table, write_rows
 from pipeline import captions as stage
 
 

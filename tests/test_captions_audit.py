@@ -8,7 +8,6 @@ from captions_inputs import config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flap.audioset import display_names
 from flap.captions.audit import (
     REASONS,
     Verdict,
@@ -22,8 +21,9 @@ from flap.captions.audit import (
 from flap.captions.metrics import caption_metrics
 from flap.captions.prompt import spoken_tag
 from flap.captions.words import sound_kin, word_lists, wording
-from flap.schemas import CAPTIONS
-from flap.shards import shard_name, write_rows
+from flap.core.audioset import display_names
+from flap.core.schemas import CAPTIONS
+from flap.core.shards import shard_name, write_rows
 
 DOG, RAIN = ["Dog"], ["Rain", "Siren"]
 

@@ -9,7 +9,7 @@ from fake_llm_server import MODEL, Behaviour, fake_llm_server
 from flap.captions.cache import Answer
 from flap.captions.client import Client, Failure, Patience
 from flap.captions.endpoints import Endpoint, Endpoints, next_endpoint
-from flap.errors import UserError
+from flap.core.errors import UserError
 
 QUICK = Patience(timeout_s=0.5, attempts=3, first_wait_s=0.01)
 ASKED = 'Describe a situation with rain sounds and combine it with "{}" together.\nAnswer:'

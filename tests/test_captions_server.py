@@ -19,7 +19,7 @@ from captions_inputs import PARAMS, config, write_inputs
 from flap.captions.endpoints import Endpoints
 from flap.captions.prompt import load_prompt
 from flap.captions.server import serve
-from flap.errors import UserError
+from flap.core.errors import UserError
 from pipeline import captions as stage
 
 FAKE_SERVER = Path(__file__).with_name("fake_llm_server.py")
@@ -132,7 +132,7 @@ def test_the_server_does_not_outlive_a_killed_stage(
         from flap.captions.prompt import load_prompt
         from flap.captions.server import serve
         from flap.captions.config import CaptionsConfig
-        from flap.config import load_section
+        from flap.core.config import load_section
         settings = load_section(Path({str(PARAMS)!r}), "captions", CaptionsConfig).serve
         here = Path({str(tmp_path)!r})
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI may have it ignored

@@ -13,7 +13,7 @@ from flap.captions.cache import Answer, AnswerCache, Spent
 from flap.captions.client import Failure
 from flap.captions.prompt import Prompt, load_prompt, spoken_tag, within_budget
 from flap.captions.trial import Trial
-from flap.errors import UserError
+from flap.core.errors import UserError
 
 QUESTION = Question("d/0", "A dog barks.", ("Dog", "Rain"))
 GOOD = "A dog is barking in the rain."

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from test_report import CONFIG, SHARD, clip_row, write_run
 
-from flap.config import read_params
+from flap.core.config import read_params
+from flap.core.schemas import CLIPS
+from flap.core.shards import write_rows
 from flap.report.card import MAX_LICENCES, render_card
 from flap.report.facts import read_facts
 from flap.report.markdown import fenced, inline
-from flap.schemas import CLIPS
-from flap.shards import write_rows
 
 ROOT = Path(__file__).parents[1]
 MARKDOWN = MarkdownIt("commonmark").enable("table")

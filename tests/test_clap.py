@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from small_models import TEXT as SMALL_TEXT
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
 
-from flap.errors import UserError
+from flap.core.errors import UserError
+from flap.core.schemas import RANKS, provenance
+from flap.core.shards import read_folder, shard_name
 from flap.model.text_encoder import build_tokenizer
 from flap.retrieval.clap import ClapEmbedder, load_clap
 from flap.retrieval.config import ReleasedClap
-from flap.schemas import RANKS, provenance
-from flap.shards import read_folder, shard_name
 from pipeline import retrieval
 
 RATE_HZ = 48000

@@ -6,8 +6,8 @@ import pytest
 from pydantic import RootModel, ValidationError
 
 from flap.audio.config import AudioConfig
-from flap.config import Section, load_section, read_params
-from flap.errors import UserError
+from flap.core.config import Section, load_section, read_params
+from flap.core.errors import UserError
 
 
 class Inner(Section):

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from flap.audioset import display_names
-from flap.errors import UserError
-from flap.schemas import CLIPS
-from flap.shards import read_folder
+from flap.core.audioset import display_names
+from flap.core.errors import UserError
+from flap.core.schemas import CLIPS
+from flap.core.shards import read_folder
+from flap.core.work import Work, run_shards
 from flap.sources.config import DemoDataset, SplitClips
-from flap.sources.demo import DemoShards, broken_kind, make_clip
-from flap.sources.demo_captions import describe, draw_captions, plural
-from flap.sources.demo_catalogue import SYNTHESISERS, load_catalogue
-from flap.sources.demo_dsp import Take
-from flap.sources.demo_encoding import BROKEN, FORMATS, with_ogg_serial
-from flap.sources.demo_mix import render
-from flap.sources.demo_scene import Event, Scene, draw_scene
-from flap.work import Work, run_shards
+from flap.sources.demo.captions import describe, draw_captions, plural
+from flap.sources.demo.catalogue import SYNTHESISERS, load_catalogue
+from flap.sources.demo.dsp import Take
+from flap.sources.demo.encoding import BROKEN, FORMATS, with_ogg_serial
+from flap.sources.demo.mix import render
+from flap.sources.demo.scene import Event, Scene, draw_scene
+from flap.sources.demo.shards import DemoShards, broken_kind, make_clip
 
-CATALOGUE_FILE = Path(__file__).parents[1] / "flap/sources/demo_sounds.yaml"
+CATALOGUE_FILE = Path(__file__).parents[1] / "flap/sources/demo/sounds.yaml"
 CATALOGUE = load_catalogue(CATALOGUE_FILE)
 COUNT_WORDS = {"two": 2, "twice": 2, "three": 3, "four": 4}
 

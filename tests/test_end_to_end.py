@@ -14,8 +14,8 @@ import pytest
 from fake_llm_server import MODEL, Behaviour, fake_llm_server
 from ruamel.yaml import YAML
 
-from flap.config import read_params
-from flap.shards import count_rows
+from flap.core.config import read_params
+from flap.core.shards import count_rows
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, dict[str, Any]] = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flap.errors import UserError
-from flap.executor import run_each
+from flap.core.errors import UserError
+from flap.core.executor import run_each
 
 
 def acting(folder: Path) -> Callable[[str], None]:

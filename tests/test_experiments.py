@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flap.config import load_section, read_params
-from flap.errors import UserError
+from flap.core.config import load_section, read_params
+from flap.core.errors import UserError
+from flap.core.schemas import RANKS
+from flap.core.shards import shard_name, write_rows
 from flap.experiments.config import ExperimentsConfig
 from flap.experiments.cost import row_gflops
 from flap.experiments.page import Study, write_page
@@ -17,9 +19,7 @@ from flap.experiments.results import row_scores
 from flap.experiments.variant import variant
 from flap.pretrain.config import PretrainConfig
 from flap.retrieval.config import RetrievalConfig
-from flap.schemas import RANKS
-from flap.shards import shard_name, write_rows
-from pipeline import variant as stage
+from pipeline.commands import variant as stage
 
 ROOT = Path(__file__).parents[1]
 ROWS = load_section(ROOT / "experiments/rows.yaml", "experiments", ExperimentsConfig)

@@ -17,9 +17,10 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from flap.errors import UserError
-from pipeline import children, dvc_graph, flow, serve
-from pipeline.children import Children, Stopped
+from flap.core import processes as children
+from flap.core.errors import UserError
+from flap.core.processes import Children, Stopped
+from pipeline.flows import dvc_graph, flow, serve
 
 STAGES = """
 stages:
@@ -133,7 +134,7 @@ def test_an_interrupted_run_leaves_no_process_behind(prefect: None, workspace: P
     write_stages(workspace, "echo $$ > pid && sleep 300")
     root = Path(__file__).parents[1]
     environ = {**os.environ, "PYTHONPATH": str(root), "PREFECT_API_URL": PREFECT_API_URL.value()}
-    argv = [sys.executable, "-m", "pipeline.flow", "audio"]
+    argv = [sys.executable, "-m", "pipeline.flows.flow", "audio"]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI may have it ignored
     process = subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     signal.signal(signal.SIGINT, before)
@@ -176,7 +177,7 @@ def test_a_leftover_that_holds_the_output_open_is_killed(
 
 def test_a_child_ends_when_we_are_killed_outright(tmp_path: Path) -> None:
     child = f"['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 300']"
-    script = "import os; from pipeline.children import Children as C; "
+    script = "import os; from flap.core.processes import Children as C; "
     script += f"C().run({child}, os.environ, print)"
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[1])
     pid = int(wait_for_text(tmp_path / "pid"))

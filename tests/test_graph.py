@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 import flap
-from flap.config import load_section, read_params
+from flap.core.config import load_section, read_params
 from flap.experiments.variant import SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ def test_deps_cover_what_the_stage_imports(stage: str) -> None:
     }
     module = starts_of(stage)[-1].stem
     if module in ("tagger", "pretrain", "report"):
-        missing.discard("flap/label_aliases.csv")  # they name classes, they map no labels
+        missing.discard("flap/core/label_aliases.csv")  # they name classes, they map no labels
     if module == "pretrain":  # saves the processor for those who use the model, and never runs it
         missing = {file for file in missing if not file.startswith("flap/audio/")}
     assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
@@ -196,7 +196,7 @@ def section_classes() -> dict[str, type[BaseModel]]:
     """Every `<Section>Config` of a config module, by the section's name."""
     classes: dict[str, type[BaseModel]] = {}
     for info in pkgutil.walk_packages(flap.__path__, "flap."):
-        if info.name.endswith(".config") and info.name != "flap.config":
+        if info.name.endswith(".config") and info.name != "flap.core.config":
             module = importlib.import_module(info.name)
             for name, cls in vars(module).items():
                 if name.endswith("Config") and getattr(cls, "__module__", "") == info.name:

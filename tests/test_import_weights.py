@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from small_models import ENCODER, FUSED, MODEL
 from test_model_audio_encoder import audiomae_state
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.audio_encoder import AudioEncoder, PatchEmbedding
 from flap.model.config import EncoderConfig, WeightsConfig
 from flap.model.flap import build_flap

@@ -19,11 +19,12 @@ import pytest
 from conftest import Corpus
 from test_pretrain import project
 
-from flap.config import read_params
-from flap.errors import UserError
+from flap.core.config import read_params
+from flap.core.errors import UserError
 from flap.model.saved import load_flap
-from pipeline import join, launch
-from pipeline.topology import Interface, Topology, topology
+from pipeline.launch import join
+from pipeline.launch import launcher as launch
+from pipeline.launch.topology import Interface, Topology, topology
 
 ROOT = Path(__file__).parents[1]
 COMMAND = shlex.split(read_params(ROOT / "dvc.yaml")["stages"]["pretrain"]["cmd"])
@@ -216,7 +217,7 @@ def is_complete(folder: Path) -> bool:
 
 ONE_RANK_OBJECTS = """
 import torch
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.training.distributed import mean_over_ranks, ranks_from_environment
 from pipeline.stage import report_errors
 
@@ -303,7 +304,7 @@ def test_training_goes_on_when_a_host_is_cut_off_and_comes_back(
     shutil.copy(ROOT / "dvc.yaml", folder)
     first, second = (["ip", "netns", "exec", host, sys.executable] for host in hosts)
     environ = {"FLAP_NPROC": "1", "FLAP_NNODES": "2", "FLAP_HEAD": "10.77.0.1:29400"}
-    joining = [*second, "-m", "pipeline.join"]
+    joining = [*second, "-m", "pipeline.launch.join"]
     with started([*first, *COMMAND[1:]], folder, "head", **environ) as head:
         with started(joining, folder, "lost", **environ) as lost:
             until(lambda: checkpointed(folder), head, lost)
@@ -349,7 +350,7 @@ def test_the_slurm_script_trains_on_the_nodes_of_a_step(corpus: Corpus) -> None:
     }
     init = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"]
     subprocess.run(init, cwd=folder, check=True, timeout=SECONDS)
-    with started(["bash", str(ROOT / "pipeline/slurm.sh")], folder, "job", **environ) as job:
+    with started(["bash", str(ROOT / "pipeline/launch/slurm.sh")], folder, "job", **environ) as job:
         assert job.wait() == 0, job.output
     assert "2 rank(s)" in job.output
     assert is_complete(folder)

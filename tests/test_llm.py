@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import errors
 from ruamel.yaml import YAML
 
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.config import load_section
+from flap.core.errors import UserError
 from flap.llm.checkpoint import check_checkpoint, read_manifest
 from flap.llm.config import LlmConfig
 from pipeline import llm as stage

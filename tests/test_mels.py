@@ -21,12 +21,13 @@ from conftest import Corpus
 from fsspec.implementations.memory import MemoryFileSystem
 from test_pretrain import ARGUMENTS, ROOT, project
 
-from flap.clips import MelReader, check_front_end, usable_clips
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.mels import copies as copies_module
 from flap.mels import room
+from flap.mels.clips import check_front_end, usable_clips
 from flap.mels.copies import Copy, copy_of
 from flap.mels.heads import mels_from_environment, versions
+from flap.mels.reader import MelReader
 from flap.mels.rows import fetch_rows
 from flap.model.windows import SpecAugment
 from flap.training.batches import Batch, WindowDraw, read_batches

@@ -13,7 +13,7 @@ from small_models import CAPTIONS, ENCODER, FUSED, MODEL, TEXT, generator, mels
 from transformers import AutoConfig, AutoModel
 
 from flap import FlapConfig, FlapModel
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.config import EncoderConfig
 from flap.model.flap import build_flap
 from flap.model.loss import contrastive_loss

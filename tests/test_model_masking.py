@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from small_models import ENCODER, generator, mels
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.audio_encoder import AudioEncoder, pool, visible_tokens
 from flap.model.masking import (
     Mask1D,

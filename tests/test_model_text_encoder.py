@@ -19,7 +19,7 @@ from transformers import (
     T5Model,
 )
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.config import PretrainedText
 from flap.model.flap import FlapModel, build_flap
 from flap.model.text_encoder import build_tokenizer, tokenize

@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from test_tagger import ENCODER
 
 from flap import FlapProcessor
-from flap.clips import MelReader, usable_clips
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.mels.clips import usable_clips
+from flap.mels.reader import MelReader
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import WeightsConfig
 from flap.model.import_weights import import_weights
@@ -93,8 +94,8 @@ def test_pairs_are_originals_and_kept_captions(corpus: Corpus) -> None:
 
 
 def test_no_kept_caption_is_an_error_that_names_the_switch(corpus: Corpus, tmp_path: Path) -> None:
-    from flap.schemas import CAPTIONS
-    from flap.shards import read_table, shard_paths, write_rows
+    from flap.core.schemas import CAPTIONS
+    from flap.core.shards import read_table, shard_paths, write_rows
 
     for path in shard_paths(corpus.captions / "toy"):
         rows = [row | {"kept": False} for row in read_table(path, CAPTIONS).to_pylist()]

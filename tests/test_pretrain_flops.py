@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ModernBertConfig
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.flap import FlapModel
 from flap.model.flap_config import FlapConfig
 from flap.pretrain.step import Step

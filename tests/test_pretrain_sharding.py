@@ -9,9 +9,9 @@ from conftest import Corpus
 from spawned_ranks import on_ranks
 from test_pretrain import finish, project
 
-from flap.clips import usable_clips
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.mels.clips import usable_clips
 from flap.model.config import EncoderConfig, ModelConfig
 from flap.model.saved import load_flap
 from flap.pretrain.build import build

@@ -14,8 +14,8 @@ from small_models import CAPTIONS, ENCODER, FUSED, MODEL, TEXT, mels
 from spawned_ranks import on_ranks
 from torch.distributed.tensor import DTensor
 
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.config import load_section
+from flap.core.errors import UserError
 from flap.model.config import ModelConfig
 from flap.model.flap import FlapModel, build_flap
 from flap.model.loss import contrastive_loss
@@ -70,7 +70,7 @@ def make_step(
     settings = config(**changes)
     tokenizer = build_tokenizer(TEXT, [c for own in CLIPS["captions"] for c in own])
     flap = build_flap(ENCODER, model, with_decoder=settings.reconstruction_weight > 0).double()
-    inputs = DoubleInputs(tokenizer, flap.config, ranks.device)
+    inputs = DoubleInputs(tokenizer, flap.core.config, ranks.device)
     return Step(settings, parallel(flap.train(), ranks), inputs, CLIPS, ranks, total_steps)
 
 
@@ -234,7 +234,7 @@ def _peak_gib(batch: int, micro_batch: int | None) -> float:
     tokenizer = build_tokenizer(TEXT, CAPTIONS)
     flap = build_flap(encoder, MODEL, with_decoder=False).train()
     settings = config(batch=batch, micro_batch=micro_batch, reconstruction_weight=0.0)
-    inputs = ModelInputs(tokenizer, flap.config, ALONE.device)
+    inputs = ModelInputs(tokenizer, flap.core.config, ALONE.device)
     step = Step(settings, Replicated(flap, ALONE), inputs, clips, ALONE, 9)
 
     def drawn() -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_pretrain import finish, project
 from wandb.proto.wandb_internal_pb2 import Record
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.pretrain.history import History
 from flap.pretrain.trackers import Run
 from flap.pretrain.tracking import Tracking, trackers_from_environment

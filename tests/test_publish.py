@@ -16,11 +16,11 @@ from huggingface_hub.utils import httpx
 from small_models import CAPTIONS, ENCODER, MODEL, TEXT
 
 from flap import FlapModel
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.flap import build_flap
 from flap.model.text_encoder import build_tokenizer
 from flap.processor.processor import processor_of
-from pipeline import publish
+from pipeline.commands import publish
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "flap" / "report" / "templates" / "card.md.j2"

@@ -22,8 +22,8 @@ from test_launch import (
 )
 from test_pretrain import project
 
-from flap.errors import UserError
-from pipeline import launch
+from flap.core.errors import UserError
+from pipeline.launch import launcher as launch
 
 OFTEN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}  # how often Ray looks for the dead
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1"}
@@ -63,7 +63,7 @@ def test_ray_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("FLAP_LAUNCHER", "ray")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "pipeline.ray_train", raising=False)
+    monkeypatch.delitem(sys.modules, "pipeline.launch.ray_train", raising=False)
     monkeypatch.setattr(launch, "exit_with_parent", lambda: None)
     with pytest.raises(UserError, match=r"ray is not installed.*\[ray\]"):
         launch.launch("m", [])
@@ -84,7 +84,8 @@ def rank(folder: Path, number: int) -> psutil.Process:
     (found,) = (
         process
         for process in processes(folder)
-        if process.environ()["RANK"] == str(number) and "pipeline.keeper" not in process.cmdline()
+        if process.environ()["RANK"] == str(number)
+        and "pipeline.launch.keeper" not in process.cmdline()
     )
     return found
 

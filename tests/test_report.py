@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flap.config import read_params
+from flap.core.config import read_params
+from flap.core.schemas import AUDIT, CAPTIONS, CLIPS, MELS, RANKS, TAGS, TableSpec
+from flap.core.shards import REJECTS_FOLDER, Row, read_table, write_rejects, write_rows
 from flap.report.captions import read_captions
 from flap.report.card import render_card
 from flap.report.config import ReportConfig
@@ -24,8 +26,6 @@ from flap.report.metrics import flat_numbers, read_flops
 from flap.report.page import render
 from flap.report.spread import Spread
 from flap.report.tables import read_dataset
-from flap.schemas import AUDIT, CAPTIONS, CLIPS, MELS, RANKS, TAGS, TableSpec
-from flap.shards import REJECTS_FOLDER, Row, read_table, write_rejects, write_rows
 from pipeline import report
 
 CONFIG = ReportConfig(samples=6, seed=0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flap.config import read_params
+from flap.core.config import read_params
 
 ROOT = Path(__file__).parents[1]
 N_CLIPS = 150
@@ -25,7 +25,7 @@ STAGES = {
 def make_project(folder: Path, n_clips: int) -> Path:
     """A folder with the parameters that the two stages need."""
     folder.mkdir(parents=True)
-    catalogue = str(ROOT / "flap/sources/demo_sounds.yaml")
+    catalogue = str(ROOT / "flap/sources/demo/sounds.yaml")
     demo = {"adapter": "demo", "path": catalogue, "watch": catalogue, "seed": 1}
     demo["clips"] = {"train": n_clips - 20, "val": 10, "test": 10}
     audio = read_params(ROOT / "params.yaml")["audio"]

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from small_models import CAPTIONS, ENCODER, FUSED, TEXT
 
-from flap.clips import MelReader, usable_clips
-from flap.config import load_section
-from flap.errors import UserError
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.mels.clips import usable_clips
+from flap.mels.reader import MelReader
 from flap.model.flap import build_flap
 from flap.model.saved import load_flap
 from flap.model.text_encoder import build_tokenizer

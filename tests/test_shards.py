@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flap.errors import UserError
-from flap.schemas import CLIPS, MELS, REJECTS, TAGS, mel_array, mel_bytes, provenance
-from flap.shards import (
+from flap.core.errors import UserError
+from flap.core.schemas import CLIPS, MELS, REJECTS, TAGS, mel_array, mel_bytes, provenance
+from flap.core.shards import (
     atomic_path,
     read_folder,
     read_table,
@@ -122,7 +122,7 @@ def test_folder_without_shards_says_what_to_run(tmp_path: Path) -> None:
 
 
 def test_long_values_end_a_row_group_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flap.shards._GROUP_BYTES", 1000)
+    monkeypatch.setattr("flap.core.shards._GROUP_BYTES", 1000)
     row = dict.fromkeys(MELS.schema({}).names, 0) | {"mel": bytes(600), "loudness_lufs": None}
     row |= dict.fromkeys(("clip_id", "sha256", "mel_xxh3"), "x")
     write_rows(tmp_path / "x.parquet", [row] * 5, MELS, {})

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flap.audioset import ALIASES_FILE, display_names, find_class
-from flap.clips import count_described
-from flap.config import load_section
-from flap.errors import UserError
-from flap.schemas import CLIPS, REJECTS
-from flap.shards import Row, read_folder, read_table
+from flap.core.audioset import ALIASES_FILE, display_names, find_class
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.core.schemas import CLIPS, REJECTS
+from flap.core.shards import Row, read_folder, read_table
+from flap.mels.clips import count_described
 from flap.sources.adapters import read_corpus
 from flap.sources.config import DatasetsConfig, DrawnSplits, FolderDataset, SplitFractions
 from flap.sources.corpus import Corpus, write_corpus
@@ -393,7 +393,7 @@ DEMO = {"adapter": "demo", "watch": "", "seed": 1}
 def test_command_makes_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    catalogue = Path("flap/sources/demo_sounds.yaml").resolve()
+    catalogue = Path("flap/sources/demo/sounds.yaml").resolve()
     clips = {"train": 3, "val": 1, "test": 1}
     write_params(tmp_path, {"demo": DEMO | {"path": str(catalogue), "clips": clips}})
     monkeypatch.chdir(tmp_path)

@@ -17,9 +17,9 @@ import soundfile
 import webdataset
 
 from flap.audio.read import read_recording
-from flap.config import load_section
-from flap.errors import UserError
-from flap.shards import Row
+from flap.core.config import load_section
+from flap.core.errors import UserError
+from flap.core.shards import Row
 from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig
 from flap.sources.corpus import Corpus

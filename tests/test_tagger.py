@@ -13,9 +13,9 @@ import pytest
 import torch
 from conftest import SOUNDS, Corpus
 
-from flap.audioset import display_names
-from flap.clips import check_front_end, usable_clips
-from flap.errors import UserError
+from flap.core.audioset import display_names
+from flap.core.errors import UserError
+from flap.mels.clips import check_front_end, usable_clips
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import EncoderConfig, WeightsConfig
 from flap.model.masking import Mask2D

@@ -7,9 +7,9 @@ import torch
 from conftest import SOUNDS, Corpus
 from test_tagger import ENCODER
 
+from flap.core.schemas import TAGS
+from flap.core.shards import read_table, shard_paths
 from flap.model.tagger import Tagger, load_tagger, save_tagger
-from flap.schemas import TAGS
-from flap.shards import read_table, shard_paths
 from flap.tagging.config import TaggingConfig
 from flap.tagging.tag import Tags, tag_shard, top_tags
 

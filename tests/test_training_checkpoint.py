@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.nn.parallel import DistributedDataParallel
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.training.checkpoint import Checkpoints
 from flap.training.checkpoint_folder import CheckpointFolder
 from flap.training.distributed import Ranks

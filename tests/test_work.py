@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from flap.config import Section
-from flap.errors import UserError
-from flap.schemas import REJECTS, TAGS
-from flap.shards import count_rows, read_folder, read_table, shard_paths, write_rejects, write_rows
-from flap.work import Work, fingerprint, run_shards
+from flap.core.config import Section
+from flap.core.errors import UserError
+from flap.core.schemas import REJECTS, TAGS
+from flap.core.shards import (
+    count_rows,
+    read_folder,
+    read_table,
+    shard_paths,
+    write_rejects,
+    write_rows,
+)
+from flap.core.work import Work, fingerprint, run_shards
 
 
 class Settings(Section):
@@ -199,7 +206,7 @@ def test_an_error_of_the_user_is_not_tried_again(data: Path) -> None:
 def test_second_run_of_a_live_stage_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flap.work._LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("flap.core.work._LOCK_SECONDS", 0.3)
     first = Work.open(tmp_path / "data" / "out" / "x", "f")
     with pytest.raises(UserError, match="another run of this stage is still at work"):
         Work.open(tmp_path / "data" / "out" / "x", "f")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from flap.config import Section
+from flap.core.config import Section
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -16,7 +16,7 @@ from flap.audio.decode_av import decode_av
 from flap.audio.levels import peak
 from flap.audio.rejected import Rejected
 from flap.audio.truncation import check_whole, counts_frames
-from flap.errors import first_line
+from flap.core.errors import first_line
 
 _BLOCK_SAMPLES = 1 << 20  # 4 MB
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile's count where the header gives none is the largest of int64

@@ -15,8 +15,8 @@ from flap.audio.fbank import log_mel
 from flap.audio.read import identity, read_recording
 from flap.audio.rejected import Rejected
 from flap.audio.resample import RESAMPLER, resample
-from flap.schemas import CLIPS, MELS, mel_bytes
-from flap.shards import REJECTS_FOLDER, Row, open_rows, read_table, write_rejects
+from flap.core.schemas import CLIPS, MELS, mel_bytes
+from flap.core.shards import REJECTS_FOLDER, Row, open_rows, read_table, write_rejects
 
 _COLUMNS = ["clip_id", "split", "uri", "offset", "n_bytes"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 
 from flap.audio.rejected import Rejected
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 
 _GONE = (FileNotFoundError, NotADirectoryError)
 _SHUT = (PermissionError, IsADirectoryError)

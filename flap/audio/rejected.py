@@ -1,6 +1,6 @@
 """The one exception for a recording that cannot be used: it becomes a row of REJECTS."""
 
-from flap.schemas import REJECT_REASONS
+from flap.core.schemas import REJECT_REASONS
 
 
 class Rejected(Exception):

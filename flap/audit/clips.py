@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flap.schemas import CLIPS, MELS
-from flap.shards import read_table, shard_paths
+from flap.core.schemas import CLIPS, MELS
+from flap.core.shards import read_table, shard_paths
 
 _KNOWN = ["clip_id", "dataset", "split", "licence", "origin"]
 _WORD = r"\S{1,20}"  # so that text without blanks is long too

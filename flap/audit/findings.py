@@ -4,7 +4,7 @@ import pandas as pd
 
 from flap.audit.config import AuditConfig
 from flap.audit.sameness import duplicates, leaks
-from flap.schemas import AUDIT, AUDIT_FINDINGS, AUDIT_RULES
+from flap.core.schemas import AUDIT, AUDIT_FINDINGS, AUDIT_RULES
 
 _RULES = {"sha256": "content", "mel_xxh3": "content", "origin": "origin"}
 _EQUAL = {"sha256": "equal bytes", "mel_xxh3": "equal log-mels"}

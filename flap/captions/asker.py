@@ -11,7 +11,7 @@ from flap.captions.cache import Answer, AnswerCache, request_key
 from flap.captions.client import Failure
 from flap.captions.config import CaptionsConfig
 from flap.captions.prompt import Prompt
-from flap.shards import Row
+from flap.core.shards import Row
 
 Send = Callable[[dict[str, Any]], Awaitable[Answer | Failure]]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (

@@ -23,7 +23,7 @@ import aiohttp
 
 from flap.captions.cache import Answer
 from flap.captions.endpoints import Endpoint, Endpoints, next_endpoint
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 
 _PASSING = frozenset({408, 409, 425, 429})
 _SURROUNDINGS = frozenset({401, 403, 404})

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from flap.config import Section
+from flap.core.config import Section
 
 Split = Literal["train", "val", "test"]
 

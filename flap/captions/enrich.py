@@ -22,8 +22,8 @@ from flap.captions.cache import AnswerCache
 from flap.captions.config import CaptionsConfig
 from flap.captions.prompt import within_budget
 from flap.captions.trial import Trial
-from flap.schemas import CAPTIONS, CLIPS, TAGS
-from flap.shards import read_table, write_rows
+from flap.core.schemas import CAPTIONS, CLIPS, TAGS
+from flap.core.shards import read_table, write_rows
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from flap.captions.audit import REASONS
-from flap.schemas import CAPTIONS
-from flap.shards import read_table, shard_paths
+from flap.core.schemas import CAPTIONS
+from flap.core.shards import read_table, shard_paths
 
 _MEANS_OF_KEPT = {  # metric → column
     "coverage_original": "original_coverage",

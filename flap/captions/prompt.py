@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from flap.captions.config import CaptionsConfig
-from flap.config import Section
-from flap.errors import UserError
+from flap.core.config import Section
+from flap.core.errors import UserError
 
 _FOLDER = Path(__file__).parent / "prompts"
 

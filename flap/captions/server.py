@@ -26,7 +26,7 @@ from flap.captions import supervisor
 from flap.captions.config import ServeConfig
 from flap.captions.endpoints import Endpoints
 from flap.captions.prompt import Prompt
-from flap.errors import UserError
+from flap.core.errors import UserError
 
 _LOG_LINES = 15
 _BLOCK_TOKENS = 32  # small blocks let short questions share all of the examples before them

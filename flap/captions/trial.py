@@ -6,7 +6,7 @@ from flap.captions.asker import Asked, Question
 from flap.captions.audit import Verdict, audit
 from flap.captions.cache import Answer
 from flap.captions.client import Failure
-from flap.shards import Row
+from flap.core.shards import Row
 
 
 @dataclass

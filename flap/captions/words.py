@@ -15,7 +15,7 @@ from typing import NamedTuple
 import snowballstemmer
 from ruamel.yaml import YAML
 
-from flap.audioset import display_names
+from flap.core.audioset import display_names
 
 WORDS_FILE = Path(__file__).with_name("words.yaml")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from flap.config import Section
+from flap.core.config import Section
 
 Changes = dict[str, Any]  # section.key → its value
 

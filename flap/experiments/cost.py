@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from flap.config import load_section
+from flap.core.config import load_section
 from flap.flops.count import encoder_gflops
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import EncoderConfig

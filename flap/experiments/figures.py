@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flap.core.shards import atomic_path
 from flap.experiments.results import Score
-from flap.shards import atomic_path
 
 _STYLE: Any = {
     "svg.fonttype": "none",

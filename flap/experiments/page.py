@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from flap.core.shards import atomic_path
 from flap.experiments.config import ExperimentsConfig, TableConfig, run_name
 from flap.experiments.cost import row_gflops
 from flap.experiments.figures import Point, cost_figure, curve_figure
 from flap.experiments.results import RowScores, Score, row_scores
 from flap.retrieval.config import RetrievalConfig
-from flap.shards import atomic_path
 
 _COLUMNS = {
     "T→A R@1": ("text_to_audio", "R@1"),

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from flap.errors import UserError
+from flap.core.errors import UserError
+from flap.core.schemas import RANKS
+from flap.core.shards import read_folder
 from flap.experiments.config import ExperimentsConfig, run_name
 from flap.retrieval.bootstrap import intervals
 from flap.retrieval.config import RetrievalConfig
 from flap.retrieval.scores import query_scores
-from flap.schemas import RANKS
-from flap.shards import read_folder
 
 Interval = dict[str, float]  # low, high
 

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.experiments.config import ExperimentsConfig
 
 SECTIONS = ("benchmarks", "datasets", "encoder", "model", "pretrain", "retrieval")

@@ -2,7 +2,7 @@
 
 from pydantic import PositiveInt
 
-from flap.config import Section
+from flap.core.config import Section
 from flap.model.masking import Ratio
 
 

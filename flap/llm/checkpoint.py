@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.llm.config import LlmConfig
 
 MANIFEST = "flap_llm.json"

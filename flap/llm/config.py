@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from flap.config import Section
+from flap.core.config import Section
 
 
 class LlmConfig(Section):

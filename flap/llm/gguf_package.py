@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.llm.config import LlmConfig
 
 _LICENCE_FILES = ("NOTICE.md", "GEMMA_TERMS.html")

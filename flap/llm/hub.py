@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 from flap.llm.config import LlmConfig
 
 # Weights as safetensors only: pickled ones can run code when they are loaded.

@@ -3,7 +3,7 @@
 The shard of the head `<cache>/<root>/heads/toy/shard-00017.parquet` (`flap.mels.heads`) is copied
 to `<cache>/<root>/copies/toy/`, once for all processes of the node, and removed when others need
 the room (`flap.mels.room`). Who has a removed copy mapped goes on reading, and as readers map it
-for a batch only (`flap.clips`), its space is free soon after.
+for a batch only (`flap.mels.reader`), its space is free soon after.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from typing import IO
 import fsspec
 import pyarrow.parquet as pq
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.mels.room import COPIES, find_room, locked
 from flap.mels.source import Source, from_store, source_of
 

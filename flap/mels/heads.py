@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
+from flap.core.schemas import MELS
+from flap.core.shards import atomic_path, shard_paths
+from flap.core.work import identity
 from flap.mels.copies import copy_of
 from flap.mels.room import BOUND, HEADS, bound_bytes, locked, remove_left_overs
 from flap.mels.source import SOURCE_KEY, Source, from_store, source_of
-from flap.schemas import MELS
-from flap.shards import atomic_path, shard_paths
-from flap.work import identity
 
 ROOT, FOLDER = "FLAP_MELS", "FLAP_MELS_CACHE"
 _REQUESTS = 16  # at a time; each waits for the store most of the time

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 
 BOUND = "FLAP_MELS_CACHE_GIB"
 HEADS, COPIES = "heads", "copies"

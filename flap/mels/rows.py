@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from flap.clips import LENGTH_BYTES, check_value, value_pages
+from flap.core.schemas import MELS, provenance
+from flap.core.shards import Row, read_table, write_rows
 from flap.mels.heads import open_source
+from flap.mels.reader import LENGTH_BYTES, check_value, value_pages
 from flap.mels.source import Source, from_store, source_of
-from flap.schemas import MELS, provenance
-from flap.shards import Row, read_table, write_rows
 
 _SHARDS = 16  # read at a time
 
@@ -24,7 +24,7 @@ def fetch_rows(clips: pd.DataFrame, target: Path) -> pd.DataFrame:
     what training reads. So its rows are fetched by themselves, once.
 
     Args:
-        clips: as `flap.clips.usable_clips` gives them.
+        clips: as `flap.mels.clips.usable_clips` gives them.
         target: a MELS file; if it is there, it is what an earlier call for these clips wrote.
 
     Raises:

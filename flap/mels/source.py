@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from flap.errors import UserError, first_line
-from flap.shards import DISK_FULL
+from flap.core.errors import UserError, first_line
+from flap.core.shards import DISK_FULL
 
 SOURCE_KEY = b"flap.source"
 _ATTEMPTS, _PAUSE_SECONDS = 4, 0.5

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from flap.config import Section
+from flap.core.config import Section
 
 
 class EncoderConfig(Section):

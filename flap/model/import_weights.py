@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 from flap.model.audio_encoder import AudioEncoder
 from flap.model.config import EncoderConfig, WeightsConfig
 from flap.model.tagger import Tagger

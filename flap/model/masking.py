@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from flap.config import Section
-from flap.errors import UserError
+from flap.core.config import Section
+from flap.core.errors import UserError
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Grid = tuple[int, int]

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.flap import FlapModel
 
 _WEIGHTS = "model.safetensors"

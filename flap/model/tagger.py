@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.audio_encoder import AudioEncoder, pool
 from flap.model.config import EncoderConfig
 from flap.model.transformer import NORM_EPS

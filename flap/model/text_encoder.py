@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 from flap.model.config import PretrainedText, TextConfig
 
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}

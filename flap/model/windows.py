@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import NonNegativeInt
 
-from flap.config import Section
+from flap.core.config import Section
 
 Draw = Callable[[], float]  # a position in 0 ≤ p < 1 for each crop
 

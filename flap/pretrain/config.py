@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from flap.config import Section
+from flap.core.config import Section
 from flap.model.config import WeightsConfig
 from flap.model.masking import MaskConfig
 from flap.model.windows import SpecAugment

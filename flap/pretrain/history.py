@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from flap.shards import atomic_path
+from flap.core.shards import atomic_path
 from flap.training.meter import Reading
 
 Row = dict[str, str]

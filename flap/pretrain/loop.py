@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.flap import FlapModel
 from flap.model.masking import check_mask
 from flap.pretrain.config import PretrainConfig

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import xxhash
 
-from flap.clips import usable_clips
-from flap.errors import UserError
+from flap.core.errors import UserError
+from flap.core.schemas import CAPTIONS
+from flap.core.shards import read_folder
+from flap.mels.clips import usable_clips
 from flap.pretrain.config import Captions
-from flap.schemas import CAPTIONS
-from flap.shards import read_folder
 
 
 def training_clips(

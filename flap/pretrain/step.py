@@ -13,7 +13,7 @@ from functools import cached_property
 import pandas as pd
 import torch
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.flap import FlapModel, FlapOutput
 from flap.model.masking import draw_mask
 from flap.pretrain.config import PretrainConfig

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 from flap.pretrain.history import Row
 from flap.pretrain.trackers import TRACKERS, Run, Tracker
 

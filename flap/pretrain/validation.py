@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from scipy.sparse import csr_array
 
-from flap.clips import MelReader
+from flap.mels.reader import MelReader
 from flap.model.flap import FlapModel
 from flap.model.loss import contrastive_loss
 from flap.model.masking import Mask1D, Mask2D, NoMask, draw_mask

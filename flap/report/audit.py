@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from flap.schemas import AUDIT
-from flap.shards import read_folder
+from flap.core.schemas import AUDIT
+from flap.core.shards import read_folder
 
 EXAMPLES = 3
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from flap.core.schemas import CAPTIONS
+from flap.core.shards import count_rows, read_table, shard_paths
 from flap.report.config import ReportConfig
 from flap.report.examples import COLUMNS, TITLES, Choice, Example, read_examples, shown
 from flap.report.metrics import read_json
 from flap.report.spread import Spread
-from flap.schemas import CAPTIONS
-from flap.shards import count_rows, read_table, shard_paths
 
 FAILED = "request_failed"  # the reason of rows without an answer
 MAX_ERRORS = 3

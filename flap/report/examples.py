@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flap.core.schemas import CAPTIONS
+from flap.core.shards import read_table
 from flap.report.config import ReportConfig
-from flap.schemas import CAPTIONS
-from flap.shards import read_table
 
 MAX_CHARACTERS = 300
 RULE = (

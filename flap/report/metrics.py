@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 
 MASKS = {"none": "no mask", "1d": "1-D", "2d": "2-D"}
 DIRECTIONS = {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from flap.core.schemas import CLIPS, MELS, REJECTS, TAGS, TableSpec
+from flap.core.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
 from flap.report.captions import Captions, read_captions
 from flap.report.config import ReportConfig
 from flap.report.levels import COLUMNS as LEVELS
-from flap.schemas import CLIPS, MELS, REJECTS, TAGS, TableSpec
-from flap.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
 
 EXAMPLES = 3
 SPLITS = ("train", "val", "test")

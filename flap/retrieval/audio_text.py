@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pandas as pd
 from scipy.sparse import csr_array
 
-from flap.errors import UserError
+from flap.core.errors import UserError
+from flap.core.shards import Row
 from flap.model.device import default_device
 from flap.retrieval.config import RetrievalConfig
 from flap.retrieval.embed import Embedder, embed_captions, embed_clips
 from flap.retrieval.positives import own_captions, shared_captions
 from flap.retrieval.ranks import rank_right_answers
 from flap.retrieval.table import rank_rows
-from flap.shards import Row
 
 
 def rank_retrieval(

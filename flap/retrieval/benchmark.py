@@ -6,7 +6,8 @@ from typing import get_args
 
 import pandas as pd
 
-from flap.clips import usable_clips
+from flap.core.shards import Row
+from flap.mels.clips import usable_clips
 from flap.retrieval.audio_text import rank_retrieval
 from flap.retrieval.classification import rank_linear_probe, rank_zero_shot
 from flap.retrieval.config import (
@@ -17,7 +18,6 @@ from flap.retrieval.config import (
     Split,
 )
 from flap.retrieval.embed import Embedder
-from flap.shards import Row
 
 
 def read_clips(task: BenchmarkConfig, clips: Path, mels: Path) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from flap.audio.decode import decode
 from flap.audio.read import read_recording
 from flap.audio.rejected import Rejected
 from flap.audio.resample import resample
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 from flap.model.text_encoder import tokenize
 from flap.retrieval.config import ReleasedClap
 

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from flap.errors import UserError
+from flap.core.errors import UserError
+from flap.core.shards import Row
 from flap.model.device import default_device
 from flap.retrieval.config import LinearProbeTask, RetrievalConfig, ZeroShotTask
 from flap.retrieval.embed import Embedder, embed_captions, embed_clips
 from flap.retrieval.ranks import rank_right_answers, rank_scores
 from flap.retrieval.table import rank_rows
-from flap.shards import Row
 
 DIRECTION = "audio_to_class"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.retrieval.bootstrap import intervals
 from flap.retrieval.scores import query_scores
 

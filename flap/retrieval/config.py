@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from flap.config import Section
+from flap.core.config import Section
 
 Split = Literal["train", "val", "test"]
 

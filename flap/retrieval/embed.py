@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from flap.clips import MelReader
+from flap.mels.reader import MelReader
 from flap.model.saved import SavedFlap
 from flap.model.text_encoder import tokenize
 from flap.model.windows import WindowBatch, covering_windows, middle_windows
@@ -22,7 +22,7 @@ class Embedder(Protocol):
     """A model with an audio and a text side. Nothing is drawn: a row's embedding is its own."""
 
     def audio(self, clips: pd.DataFrame) -> torch.Tensor:
-        """(B, E), L2-normalised, of a batch of rows of `flap.clips.usable_clips`."""
+        """(B, E), L2-normalised, of a batch of rows of `flap.mels.clips.usable_clips`."""
 
     def text(self, captions: list[str]) -> torch.Tensor:
         """(B, E), L2-normalised, of a batch of captions."""
@@ -66,7 +66,7 @@ class FlapEmbedder:
 def embed_clips(
     embedder: Embedder, clips: pd.DataFrame, batch: int, *, progress: bool = True
 ) -> np.ndarray:
-    """Embeddings (C, E), float32; `clips` as `flap.clips.usable_clips` gives them."""
+    """Embeddings (C, E), float32; `clips` as `flap.mels.clips.usable_clips` gives them."""
     return _in_batches(
         lambda start: embedder.audio(clips.iloc[start : start + batch]),
         range(0, len(clips), batch),

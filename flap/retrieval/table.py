@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from flap.core.shards import Row
 from flap.retrieval.ranks import Ranks
-from flap.shards import Row
 
 
 def rank_rows(

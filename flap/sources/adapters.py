@@ -21,7 +21,7 @@ from flap.sources.folder import read_folder
 from flap.sources.huggingface import read_huggingface
 from flap.sources.item import Adapter, Intake
 from flap.sources.labelled import read_labelled
-from flap.sources.tars import read_tars
+from flap.sources.tars.reader import read_tars
 from flap.sources.wavcaps import read_wavcaps
 
 _ADAPTERS: dict[type[CorpusDataset], Adapter] = {

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.sources.config import SPLITS, AudioCapsDataset
 from flap.sources.files import CorpusFiles, in_folder
 from flap.sources.item import Intake, Item, Refused

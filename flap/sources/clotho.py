@@ -18,7 +18,7 @@ then wherever it is the only one of that name and in no other split's folder.
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.sources.config import ClothoDataset
 from flap.sources.files import CorpusFiles, in_folder, stem, without_suffix
 from flap.sources.item import Intake, Item

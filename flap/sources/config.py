@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, RootModel, model_validator
 
-from flap.config import Section
+from flap.core.config import Section
 
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from flap.audioset import find_class
-from flap.errors import UserError
-from flap.schemas import CLIPS, is_absent_clip
-from flap.shards import REJECTS_FOLDER, Row, shard_name, write_rejects, write_rows
+from flap.core.audioset import find_class
+from flap.core.errors import UserError
+from flap.core.schemas import CLIPS, is_absent_clip
+from flap.core.shards import REJECTS_FOLDER, Row, shard_name, write_rejects, write_rows
 from flap.sources.config import SPLITS, CorpusDataset, DrawnSplits
 from flap.sources.files import CorpusFiles
 from flap.sources.item import Item, Place, Refused

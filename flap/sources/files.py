@@ -9,7 +9,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 
 RECORDING_SUFFIXES = (
     *(".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma"),

@@ -18,7 +18,7 @@ Every line of the table ends as a row of CLIPS or as one of REJECTS.
 import re
 from collections.abc import Iterable, Iterator
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.sources.config import FolderDataset
 from flap.sources.files import CorpusFiles, without_suffix
 from flap.sources.item import Intake, Item, Refused

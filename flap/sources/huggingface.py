@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 from flap.sources.config import HuggingFaceDataset
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
 from flap.sources.item import Intake, Item, Place, Refused

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flap.shards import atomic_path
+from flap.core.shards import atomic_path
 from flap.sources.files import CorpusFiles
 
 RECORDINGS_FOLDER = "_recordings"

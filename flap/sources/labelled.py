@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.sources.config import Folds, LabelledDataset
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
 from flap.sources.folder import item_of

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flap.errors import UserError, first_line
+from flap.core.errors import UserError, first_line
 from flap.sources.files import CorpusFiles
 
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.sources.config import WavCapsDataset
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, in_folder
 from flap.sources.item import Intake, Item, Refused

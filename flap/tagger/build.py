@@ -2,7 +2,7 @@
 
 import torch
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.config import EncoderConfig
 from flap.model.device import default_device
 from flap.model.import_weights import ImportReport, import_weights

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from flap.config import Section
+from flap.core.config import Section
 from flap.model.config import WeightsConfig
 from flap.model.masking import MaskConfig
 from flap.model.windows import SpecAugment

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from flap.clips import MelReader
-from flap.errors import UserError
+from flap.core.errors import UserError
+from flap.mels.reader import MelReader
 from flap.model.masking import draw_mask
 from flap.model.tagger import Tagger
 from flap.model.windows import middle_windows

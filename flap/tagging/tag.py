@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flap.clips import MelReader
+from flap.core.schemas import MELS, TAGS
+from flap.core.shards import Row, read_table, write_rows
+from flap.mels.reader import MelReader
 from flap.model.device import default_device
 from flap.model.tagger import SavedTagger, load_tagger
 from flap.model.windows import middle_windows
-from flap.schemas import MELS, TAGS
-from flap.shards import Row, read_table, write_rows
 from flap.tagging.config import TaggingConfig
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader, Dataset
 
-from flap.clips import MelReader
-from flap.errors import UserError
+from flap.core.errors import UserError
+from flap.mels.reader import MelReader
 from flap.model.windows import SpecAugment, Window, WindowBatch, make_window, spec_augment, stack
 from flap.training.order import MicroBatches, Pair
 from flap.training.prefetch import fetched_ahead
@@ -45,11 +45,11 @@ def read_batches(
     """The windows of this rank's micro-batches.
 
     Args:
-        clips: columns path and row, as `flap.clips.usable_clips` gives them.
+        clips: columns path and row, as `flap.mels.clips.usable_clips` gives them.
         workers: processes that read ahead; 0 reads in this one.
 
     Raises:
-        UserError: as of `flap.clips.MelReader.read`.
+        UserError: as of `flap.mels.reader.MelReader.read`.
     """
     loader = DataLoader(
         _Windows(clips, draw),

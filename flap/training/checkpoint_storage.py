@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.planner import LoadPlan, SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.training.checkpoint_folder import CheckpointFolder, Progress
 
 State = dict[str, Any]

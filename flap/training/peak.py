@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 
 _VARIABLE = "FLAP_PEAK_TFLOPS"
 # TFLOP/s without sparsity, accumulated in float32, by the device's whole name without "NVIDIA":

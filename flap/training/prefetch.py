@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.mels.copies import copy_of
 from flap.training.order import MicroBatches, Pair
 

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from flap.errors import UserError
+from flap.core.errors import UserError
 from flap.model.flap import FlapModel, FlapOutput
 from flap.training.distributed import Ranks, mean_over_ranks
 from flap.training.parallel import Parallel, Replicated

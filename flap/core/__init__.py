@@ -1,0 +1,1 @@
+"""What every stage uses: parameters, tables, shards, unfinished work, executors, processes."""

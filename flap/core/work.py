@@ -1,0 +1,248 @@
+"""A stage's work in progress: nothing finished is lost, nothing half-done is published.
+
+1. `Work.open` gives a stage the folder `data/.work/<stage>/<name>/<fingerprint>/`, where the
+   fingerprint stands for parameters and code. After a kill the same run finds there what it
+   had finished.
+2. `run_shards` calls one function, shard in → shard out, for the shards that are not there
+   yet, and takes over shards of the published output that were made from the same. What each
+   was made from is noted in `data/.work`, not in the shard: equal shards have equal bytes.
+3. `Work.publish` renames the folder to `data/<stage>/<name>` in one step.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import BaseModel
+from tqdm import tqdm
+
+from flap.core.errors import UserError, first_line
+from flap.core.executor import run_each
+from flap.core.shards import atomic_path
+
+_ATTEMPTS = 3
+_LOCK_SECONDS = 15.0  # what a killed run leaves behind, readers or another rank, ends within it
+
+
+def fingerprint(inputs: Sequence[Path], *sections: BaseModel, **more: Any) -> str:
+    """Short hash of parameters, of this package's files, and of the input files' identity."""
+    digest = hashlib.sha256()
+    for section in sections:
+        digest.update(section.model_dump_json().encode())
+    digest.update(json.dumps(more, sort_keys=True).encode())
+    for source in sorted(Path(__file__).parent.rglob("*.*")):
+        if source.parent.name != "__pycache__":
+            digest.update(source.read_bytes())
+    for path in sorted(inputs):
+        digest.update(f"{path}:{identity(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def identity(path: Path) -> str:
+    """Size and modification time of a file: hashing a million recordings at each start would
+    cost more than a needless recomputation.
+    """
+    stat = path.stat()
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage's unpublished output: `folder` becomes `out` when it is complete."""
+
+    out: Path
+    folder: Path
+    _lock: IO[bytes] | None  # held open, and so locked, until published or forgotten
+
+    @classmethod
+    def open(cls, out: Path, fingerprint: str, *, follower: bool = False) -> "Work":
+        """The work folder of `out` = <data>/<stage>/<name> for this fingerprint.
+
+        Args:
+            follower: another rank of the same run owns the folder; take no lock.
+
+        Raises:
+            UserError: another live process works on the same output.
+        """
+        stage_folder = out.parents[1] / ".work" / out.parent.name / out.name
+        folder = stage_folder / fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        if follower:
+            return cls(out, folder, None)
+        lock = _lock(stage_folder.with_suffix(".lock"))
+        for half_written in folder.rglob(".*.tmp"):  # by a run that was killed
+            half_written.unlink()
+        return cls(out, folder, lock)
+
+    @property
+    def notes(self) -> Path:
+        """What each shard in `folder` was made from."""
+        return self.folder.with_suffix(".made")
+
+    @property
+    def published_notes(self) -> Path:
+        """What each shard in `out` was made from."""
+        return self.folder.parent / "published"
+
+    def publish(self) -> None:
+        """Rename the work folder to `out`; work of other fingerprints is removed."""
+        if self.out.exists():
+            shutil.rmtree(self.out)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.published_notes, ignore_errors=True)
+        if self.notes.exists():
+            self.notes.replace(self.published_notes)
+        self.folder.replace(self.out)
+        for other in set(self.folder.parent.iterdir()) - {self.published_notes}:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+        if self._lock:
+            self._lock.close()
+
+
+def _lock(path: Path) -> IO[bytes]:
+    file = path.open("wb")
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise UserError(
+                    f"{path.parent}: another run of this stage is still at work; "
+                    "wait for it or end it"
+                ) from None
+        time.sleep(0.1)
+
+
+def run_shards(
+    function: Callable[[Path, Path], None],
+    shards: Sequence[Path],
+    work: Work,
+    desc: str,
+    *,
+    made_from: Callable[[Path], str] = identity,
+    max_jobs: int | None = None,
+) -> list[Path]:
+    """Call `function(shard, target)` for each shard whose target is not made yet.
+
+    `target` has the shard's name; the function writes it last and atomically, and may write
+    files of the same name in folders beside it. A shard that fails is tried again when the
+    others are done. `flap.core.executor` says where the calls run.
+
+    Args:
+        made_from: what, beside parameters and code, decides a shard's content.
+        max_jobs: the most shards at a time.
+
+    Returns:
+        The shards whose target the function chose not to write.
+
+    Raises:
+        Exception: what a shard failed with each time; finished ones are kept.
+    """
+    _forget_others(work.folder, shards)
+    make = _MakeShard(function, work.folder, work.notes, work.out, work.published_notes, made_from)
+    left = list(shards)
+    with tqdm(desc=desc, total=len(shards), unit="shard") as progress:
+        for attempts in range(1, _ATTEMPTS + 1):
+            failed: dict[Path, Exception] = {}
+            for shard, error in run_each(make, left, max_jobs):
+                if error is None:
+                    progress.update()
+                elif isinstance(error, UserError):
+                    raise error
+                else:
+                    failed[shard] = error
+                    progress.write(f"{shard.name}, attempt {attempts}: {first_line(error)}")
+            if not failed:
+                return [shard for shard in shards if not (work.folder / shard.name).exists()]
+            left = list(failed)
+    error = next(iter(failed.values()))
+    error.add_note(f"{len(failed)} of {len(shards)} shards failed {_ATTEMPTS} times: {left[0]}, …")
+    raise error
+
+
+@dataclass(frozen=True)
+class _MakeShard:
+    """Makes one shard in the work folder, unless it is there or can be had from the output."""
+
+    function: Callable[[Path, Path], None]
+    folder: Path
+    notes: Path
+    out: Path
+    published_notes: Path
+    made_from: Callable[[Path], str]
+
+    def __call__(self, shard: Path) -> None:
+        target, note = self.folder / shard.name, self.notes / shard.name
+        key = _key(self.folder, shard, self.made_from)
+        if _is_made(target, note, key):
+            return
+        for left_over in [*_side_files(self.folder, shard), target]:
+            left_over.unlink(missing_ok=True)
+        published = self.out / shard.name
+        if _is_made(published, self.published_notes / shard.name, key):
+            _link([*_side_files(self.out, shard), published], self.out, self.folder)
+        else:
+            self.function(shard, target)
+        if target.exists():
+            _take_note(target, note, key)
+
+
+def _forget_others(folder: Path, shards: Sequence[Path]) -> None:
+    """Remove from a killed run's work what its inputs no longer name."""
+    names, stems = {shard.name for shard in shards}, {shard.stem for shard in shards}
+    for made in [*folder.glob("shard-*.parquet"), *folder.glob("_*/shard-*.parquet")]:
+        if made.name not in names:
+            made.unlink()
+    for beside in folder.glob("_*/shard-*/"):
+        if beside.is_dir() and beside.name not in stems:
+            shutil.rmtree(beside)
+
+
+def note_shard(work: Work, shard: Path, *, made_from: Callable[[Path], str] = identity) -> None:
+    """Note what the target of `shard`, made by other means than `run_shards`, was made from."""
+    key = _key(work.folder, shard, made_from)
+    _take_note(work.folder / shard.name, work.notes / shard.name, key)
+
+
+def _key(folder: Path, shard: Path, made_from: Callable[[Path], str]) -> str:
+    text = f"{folder.name}\n{shard.name}\n{made_from(shard)}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_made(target: Path, note: Path, key: str) -> bool:
+    """Whether `target` is the very file that the note of this key was taken of."""
+    try:
+        return note.read_text() == f"{key} {identity(target)}"
+    except FileNotFoundError:
+        return False
+
+
+def _take_note(target: Path, note: Path, key: str) -> None:
+    with atomic_path(note) as temporary:
+        temporary.write_text(f"{key} {identity(target)}")
+
+
+def _side_files(out: Path, shard: Path) -> Iterator[Path]:
+    """What a function wrote beside a shard: `_rejects/<name>`, `_recordings/<stem>/…`."""
+    yield from out.glob(f"_*/{shard.name}")
+    yield from (path for path in out.glob(f"_*/{shard.stem}/**/*") if path.is_file())
+
+
+def _link(files: Iterable[Path], out: Path, folder: Path) -> None:
+    for file in files:
+        target = folder / file.relative_to(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(file.resolve(), target)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(file, target)

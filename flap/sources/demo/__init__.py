@@ -1,0 +1,1 @@
+"""The demo corpus: soundscapes made by rule, with captions and labels."""

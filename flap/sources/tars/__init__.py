@@ -1,0 +1,1 @@
+"""Webdataset tars: folders of tars → members → samples → clips."""

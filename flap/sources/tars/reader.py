@@ -1,0 +1,111 @@
+"""Adapter `tars`: webdataset tars, as LAION-Audio-630K and LS-CLAP publish them.
+
+    corpora/freesound/
+        train/0.tar  train/1.tar …      every folder of tars has its split in `splits`
+        test/0.tar …
+
+A sample is two members of one name: `17.flac` (or another format) and
+
+    17.json     {"text": ["A dog barks.", …], "tag": ["dog", …], "original_data": {…}}
+
+(`flap.sources.tars.samples` has the details). Nothing is unpacked: CLIPS points to the recording's
+bytes within the tar. A tar that breaks off gives what stands before the break.
+
+LAION's tars of Clotho call its validation split "test" and its evaluation split "valid"; for them
+only `splits: {train: train, test: val, valid: test}` is accepted.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from flap.core.errors import UserError, first_line
+from flap.sources.config import TarsDataset
+from flap.sources.files import CorpusFiles
+from flap.sources.item import Intake, Item, Place, Refused
+from flap.sources.tars.folders import check_clotho, tars_by_folder
+from flap.sources.tars.members import BrokenTarError, Member, read_members
+from flap.sources.tars.samples import Description, Sample, describe, is_other, pair
+
+
+def read_tars(files: CorpusFiles, config: TarsDataset, intake: Intake) -> Iterator[Item | Refused]:
+    """Each sample, tar by tar.
+
+    Raises:
+        UserError: a folder of tars has no split, a tar is compressed, or Clotho's splits are
+            taken by their names.
+    """
+    others = Counter[str]()
+    for folder, tars in tars_by_folder(files, config, intake).items():
+        for tar in tars:
+            yield from _read_tar(files, config, folder, tar, others)
+    if others:
+        found = ", ".join(f"{n} {suffix or 'without extension'}" for suffix, n in others.items())
+        intake.notes.append(f"members that are neither recording nor JSON are ignored: {found}")
+
+
+def _read_tar(
+    files: CorpusFiles, config: TarsDataset, folder: str, tar: str, others: Counter[str]
+) -> Iterator[Item | Refused]:
+    members, broken = _members(files, tar)
+    last = {member.name: member for member in members}  # of one name it counts, as for `tar -x`
+    for member in members:
+        if member.is_outside:
+            detail = "is a link or a device, or its name leaves the archive"
+            yield _refused(tar, member, "outside", detail)
+        elif member is not last[member.name]:
+            yield _refused(tar, member, "duplicate", "the tar has another member of that name")
+    inside = [member for member in last.values() if not member.is_outside]
+    others.update(suffix for member in inside if is_other(suffix := member.suffix))
+    for sample in pair(inside):
+        yield _entry(files, config, folder, tar, sample)
+    if broken:
+        yield Refused(tar, tar, "unreadable", broken)
+
+
+def _members(files: CorpusFiles, tar: str) -> tuple[list[Member], str]:
+    """The tar's members, and how it breaks off, "" if it does not."""
+    members = list[Member]()
+    try:
+        with files.open(tar) as file:
+            members.extend(read_members(file))
+    except (BrokenTarError, UserError) as error:
+        return members, str(error)
+    return members, ""
+
+
+def _entry(
+    files: CorpusFiles, config: TarsDataset, folder: str, tar: str, sample: Sample
+) -> Item | Refused:
+    audio, text, split = sample.audio, sample.text, config.splits[folder]
+    if audio is None:
+        assert text is not None
+        return _refused(tar, text, "missing", "the tar has no recording of that name", split)
+    about = Description()
+    if text is not None:
+        if text.json is None:
+            return _refused(tar, text, "unreadable", f"JSON of {text.n_bytes} bytes", split)
+        try:
+            about = describe(text.json, files.uri(tar))
+        except ValueError as error:
+            return _refused(tar, audio, "unreadable", f"its JSON: {first_line(error)}", split)
+    if about.is_clotho:
+        check_clotho(files, config, [folder])
+    return Item(
+        where=f"{tar}/{audio.name}",
+        recording=f"{tar}/{audio.name}",
+        name=sample.name,
+        captions=about.captions,
+        labels=about.labels,
+        split=split,
+        licence=about.licence,
+        source=about.source,
+        origin=about.origin,
+        same=about.excerpt,
+        place=Place(files.uri(tar), audio.offset, audio.n_bytes),
+    )
+
+
+def _refused(
+    tar: str, member: Member, reason: str, detail: str, split: str | None = None
+) -> Refused:
+    return Refused(f"{tar}/{member.name}", f"{tar}/{member.name}", reason, detail, split)

@@ -1,0 +1,1 @@
+"""When stages run: the Prefect flow, its server and worker."""

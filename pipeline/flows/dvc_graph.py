@@ -1,0 +1,69 @@
+"""What DVC knows of this workspace: the stages, what they need and write, and the scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+
+from flap.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Stages by address (`audio@demo`), each after those it needs."""
+
+    dependencies: dict[str, tuple[str, ...]]
+    outs: dict[str, tuple[str, ...]]
+
+
+def read_graph(targets: Sequence[str] | None = None) -> Graph:
+    """The stages of dvc.yaml in the current folder, or `targets` and what they need.
+
+    A target is what `dvc repro` takes: a stage, a group of a `foreach`, or an output.
+
+    Raises:
+        UserError: no DVC workspace here, a broken dvc.yaml, or an unknown target.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            graph = repo.index.graph  # an edge runs from a stage to one that it needs
+            wanted = {stage for stage in graph if stage.path_in_repo == "dvc.yaml"}
+            if targets:
+                found = [s for target in targets for s, _ in repo.stage.collect_granular(target)]
+                wanted = set(found).union(*(nx.descendants(graph, stage) for stage in found))
+            return _ordered(graph.subgraph(s for s in wanted if s.cmd))
+    except DvcException as error:
+        raise UserError(f"DVC: {error}") from error
+
+
+def _ordered(graph: "nx.DiGraph[Any]") -> Graph:
+    order = list(
+        nx.lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.addressing)
+    )
+    needs = {s.addressing: tuple(sorted(n.addressing for n in graph.successors(s))) for s in order}
+    outs = {stage.addressing: tuple(str(out) for out in stage.outs) for stage in order}
+    return Graph(needs, outs)
+
+
+def read_scores() -> dict[str, dict[str, float]]:
+    """File → score → value, for each file that `dvc metrics show` lists; nesting as a.b."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        found = repo.metrics.show().get("", {}).get("data", {})
+    files = {path: _flatten(entry["data"]) for path, entry in found.items() if "data" in entry}
+    return {path: files[path] for path in sorted(files)}
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, float]:
+    if isinstance(node, dict):
+        flat: dict[str, float] = {}
+        for key, value in node.items():
+            flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    is_number = isinstance(node, int | float) and not isinstance(node, bool)
+    return {prefix: float(node)} if is_number else {}
