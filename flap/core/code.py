@@ -51,9 +51,9 @@ def stage_code(stage: str, root: Path = ROOT) -> str:
     if _file_of(module, root) is None:
         module = f"pipeline.experiments.{stage}"
     modules = import_closure(module, root)
-    lines = {name: _hash_module(_known_file(name, root)) for name in modules}
+    lines = {name: _hash_module(module_file(name, root)) for name in modules}
     for name in modules:
-        for data in _data_files(_known_file(name, root)):
+        for data in _data_files(module_file(name, root)):
             lines[data.relative_to(root).as_posix()] = _hash_bytes(data.read_bytes())
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(lines.items()))
 
@@ -68,7 +68,7 @@ def import_closure(module: str, root: Path = ROOT) -> set[str]:
             continue
         found.add(name)
         unused = UNUSED_IMPORTS.get(name, "")
-        queue += [one for one in _imports(file) if not unused or not _is_below(one, unused)]
+        queue += [one for one in imports(file) if not unused or not _is_below(one, unused)]
     return found
 
 
@@ -88,9 +88,10 @@ def _file_of(name: str, root: Path) -> Path | None:
     return None
 
 
-def _known_file(name: str, root: Path) -> Path:
+def module_file(name: str, root: Path = ROOT) -> Path:
+    """The file of a module of ours."""
     file = _file_of(name, root)
-    assert file is not None
+    assert file is not None, name
     return file
 
 
@@ -100,7 +101,7 @@ def _tree(file: Path) -> ast.Module:
 
 
 @cache
-def _imports(file: Path) -> frozenset[str]:
+def imports(file: Path) -> frozenset[str]:
     """Dotted names of our modules that `file` imports, and the packages above them.
 
     Imports under `if TYPE_CHECKING` do not count.
@@ -176,3 +177,9 @@ def _is_bare_string(node: Any) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
+
+
+def forget() -> None:
+    """Drop what was read of files, for a process that edits them."""
+    for function in (_tree, imports, _data_files, _hash_module):
+        function.cache_clear()
