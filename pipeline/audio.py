@@ -15,7 +15,7 @@ def main(clips: PathOption, out: PathOption) -> None:
     """Decode, resample and turn into log-mels every recording that the folder CLIPS names."""
     config = load_section(PARAMS, "audio", AudioConfig)
     shards = shard_paths(clips)
-    work = Work.open(out, fingerprint([], config))
+    work = Work.open(out, fingerprint("audio", [], config))
     function = partial(extract_shard, config=config)
     run_shards(function, shards, work, f"audio {out.name}", made_from=recordings_of)
     heard, rejected = count_rows(work.folder), count_rows(work.folder / REJECTS_FOLDER)

@@ -53,7 +53,7 @@ def _baseline(benchmark: BenchmarkConfig) -> str:
 
 def _publish(out: Path, name: str, text: str, config: Section) -> None:
     """One file as the whole of the folder `out`."""
-    work = Work.open(out, fingerprint([], config, text=text))
+    work = Work.open(out, fingerprint("report", [], config, text=text))
     with atomic_path(work.folder / name) as temporary:
         temporary.write_text(text)
     work.publish()

@@ -30,7 +30,7 @@ def main(
         raise UserError(f"{PARAMS}: no benchmark '{benchmark}'; there are {', '.join(benchmarks)}")
     chosen = benchmarks[benchmark]
     inputs = [*shard_paths(mels / chosen.dataset), *_model_files(chosen.model, model)]
-    work = Work.open(out, fingerprint(inputs, config, chosen))
+    work = Work.open(out, fingerprint("retrieval", inputs, config, chosen))
 
     from flap.mels.clips import (
         count_described,  # torch and transformers load after --help and errors
