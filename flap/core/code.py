@@ -136,7 +136,7 @@ def _data_files(file: Path) -> tuple[Path, ...]:
     found = set[Path]()
     for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Constant) and _is_file_name(node.value):
-            path = file.parent / node.value
+            path = file.parent / str(node.value)
             if path.is_file() and path.suffix != ".py":
                 found.add(path)
             elif path.is_dir() and not any(path.glob("*.py")):
