@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ def test_make_targets_exist() -> None:
         code = "\n".join(map("".join, re.findall(r"```sh\n(.*?)```|`([^`\n]+)`", text, re.DOTALL)))
         for target in re.findall(r"^(?:\S+=\S+ )*make ([a-z][a-z-]*)", code, re.MULTILINE):
             assert target in targets, f"{page}: make {target}"
+
+
+def test_extras_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for page, text in TEXTS.items():
+        for named in re.findall(r"'\.\[([\w,]+)\]'", text):
+            assert set(named.split(",")) <= set(extras), f"{page}: {named}"
 
 
 def test_every_section_and_variable_is_in_the_manual() -> None:
