@@ -23,16 +23,17 @@ _HEADLINE = "T→A R@1"
 _CURVE = "val_recall_at_10"
 _HEAD = """# The paper's tables and Figure 3, made again
 
-`dvc repro experiments/dvc.yaml` trains and scores what is not there yet, and writes this page.
-Which rows there are, each a short change of `params.yaml`, stands in
-[rows.yaml](../../experiments/rows.yaml); the corpus is that of its benchmarks.
+`dvc repro experiments/dvc.yaml` trains and scores the rows that are not there yet, and writes this
+page. [rows.yaml](../../experiments/rows.yaml) holds the rows; each is a short change of
+`params.yaml`. The corpus is that of the benchmarks in this file.
 
-Scores are shares in %; behind them, their 95 % interval over the clips of the benchmark. Where a
-row has several seeds, a score is their mean, ± its standard deviation over them; the intervals do
-not know of seeds, so between rows of one seed a difference has to be larger than they say. All rows
-see their pairs equally often: a doubled batch makes half as many steps, and with LLM captions there
-are more pairs, so more steps. The paper's numbers are of AudioCaps and Clotho: compare the order of
-the rows, not the height.
+- Scores are shares in %. The 95 % interval over the clips of the benchmark stands in brackets.
+- If a row has several seeds, its score is their mean, ± their standard deviation.
+- The intervals do not cover seeds. Between rows of one seed, trust only a difference that is larger
+  than the intervals say.
+- All rows see their pairs equally often. A doubled batch makes half as many steps. LLM captions add
+  pairs, so they add steps.
+- The paper's numbers are of AudioCaps and Clotho. Compare the order of the rows, not the height.
 
 ## What the numbers say
 
