@@ -2,20 +2,23 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-unexport FLAP_PARAMS # DVC goes by params.yaml, so its stages have to as well
+unexport FLAP_PARAMS # DVC reads params.yaml, so its stages must read it too
 
-# uv installs what the user's pip would be told to use. Without wheels of one's own, it picks
-# the torch build that fits this machine (CPU or CUDA); UV_TORCH_BACKEND overrides that.
+# uv uses the folders of wheels that pip is configured to use. If pip has no folder of wheels, uv
+# picks the torch build for this machine (CPU or CUDA); UV_TORCH_BACKEND overrides that.
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 ifeq ($(strip $(UV_FIND_LINKS)),)
 export UV_TORCH_BACKEND ?= auto
 endif
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help setup repro experiments join test check format serve docs clean
+# One process a core, each with one thread of BLAS.
+PYTEST = OMP_NUM_THREADS=1 python -m pytest -n auto
+
+.PHONY: help setup repro experiments join test test-engines test-all check format serve docs clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.done .venv-vllm/.done ## make both environments
 
@@ -29,8 +32,13 @@ experiments: setup ## train and score the rows of the paper's tables that are no
 join: setup ## be one more node of a training run: FLAP_NNODES=2 make join HEAD=host:port
 	@FLAP_HEAD=$(or $(HEAD),$(FLAP_HEAD)) python -m pipeline.launch.join
 
-test: setup check ## check the code and run all tests
-	@python -m pytest
+test: .venv/.done check ## check the code and run the tests, without the slow engines
+	@$(PYTEST) -m "not engine"
+
+test-engines: setup ## the tests of Ray, Dask, network namespaces, real vLLM and Gemma
+	@$(PYTEST) -m engine
+
+test-all: test test-engines ## all tests
 
 check: .venv/.done ## lint, format check and types
 	@ruff check .
@@ -58,7 +66,7 @@ clean: ## remove unfinished work and caches, never results
 	@$(INSTALL) --python .venv --constraint requirements/main.txt --editable '.[gemma,test]'
 	@touch $@
 
-# vLLM's pins exclude Prefect's, so it has an environment of its own and is spoken to by HTTP.
+# vLLM's pins exclude Prefect's, so vLLM has its own environment. We call it by HTTP.
 .venv-vllm/.done: .venv/.done $(wildcard requirements/vllm-*.txt)
 	@echo "making .venv-vllm (the server of the language model)"
 	@$(PYTHON) -m venv .venv-vllm
