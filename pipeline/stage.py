@@ -1,4 +1,4 @@
-"""How every stage starts: a command line by typer, and errors as people want to read them."""
+"""How every stage starts: command line by typer, errors without traceback, counts."""
 
 import functools
 import json
@@ -39,7 +39,7 @@ def run(main: Callable[..., Any]) -> None:
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """End the process with a message for what a user can cause, without a traceback."""
+    """Print a `UserError` without a traceback and end the process."""
     try:
         yield
     except UserError as error:
@@ -55,7 +55,7 @@ def report_errors() -> Iterator[None]:
 
 
 def _end(message: str) -> NoReturn:
-    """Exit 1 with a message; a rank leaves it to the launcher, which shows it once for all."""
+    """Exit 1 with a message. A training process hands it to the launcher, which shows it once."""
     if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         reply = {"message": message, "timestamp": int(time.time())}
         Path(error_file).write_text(json.dumps(reply))
@@ -65,7 +65,7 @@ def _end(message: str) -> NoReturn:
 
 
 def print_counts(stage: str, rows_in: int, rows_out: int, rejected: int) -> None:
-    """One line that shows the counts add up; a row that is nowhere is a bug, so it raises."""
+    """Print the counts in one line; a row that is lost is a bug, so it raises."""
     typer.echo(f"{stage}: {rows_in} in = {rows_out} out + {rejected} rejected")
     assert rows_in == rows_out + rejected, f"{stage}: {rows_in} rows in, not all accounted for"
 

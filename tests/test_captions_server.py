@@ -166,8 +166,8 @@ def test_the_stage_starts_its_own_server(
     assert "a line of the server's own" in log.read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not SERVING_PYTHON.exists(), reason="no serving environment here")
+@pytest.mark.engine
+@pytest.mark.skipif(not SERVING_PYTHON.exists(), reason="no serving environment; run make setup")
 def test_real_vllm_serves_a_tiny_random_llama(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

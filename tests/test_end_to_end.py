@@ -1,5 +1,6 @@
 """The whole graph by real DVC on a tiny demo corpus, with the language model faked over HTTP."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ TINY: dict[str, dict[str, Any]] = {
     "llm": {"name": MODEL, "kind": "local", "source": "tiny-llm", "revision": "", "sha256": None},
     "pretrain": {"epochs": 1, "batch": 16, "warmup_steps": 1, "audio_weights": "tagger"},
 }
+BENCHMARKS = ("demo-test", "demo-zero-shot", "demo-probe")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -50,10 +52,13 @@ class Project:
             (folder / "tiny-llm" / name).write_text("{}")
         params = read_params(ROOT / "params.yaml")
         params["datasets"]["demo"]["clips"] = {"train": 24, "val": 8, "test": 8}
+        params["benchmarks"] = {name: params["benchmarks"][name] for name in BENCHMARKS}
         for section, changes in TINY.items():
             params[section] |= changes
         self.write_params(params)
         self.dvc("init", "--no-scm", "--quiet")
+        shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+        self.dvc("config", "core.no_scm", "true")
 
     def write_params(self, params: dict[str, Any]) -> None:
         with (self.folder / "params.yaml").open("w") as file:
@@ -78,13 +83,13 @@ class Project:
         return done.stdout
 
     def ran(self, *arguments: str) -> set[str]:
-        """Names of the stages that `dvc repro` runs, without their dataset or benchmark."""
+        """Stages that `dvc repro` runs, without `code` and without their dataset or benchmark."""
         output = self.dvc("repro", *arguments)
         return {
             line.split("'")[1].split("@")[0]
             for line in output.splitlines()
             if line.startswith("Running stage")
-        }
+        } - {"code"}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +150,16 @@ def test_the_prompt_reruns_captions_and_what_follows(project: Project) -> None:
     prompt.write_text(prompt.read_text() + "# edited\n")
     # The fake's answers are the same, so is the model, and retrieval has nothing new to score.
     assert project.ran() == {"captions", "pretrain", "report"}
+
+
+def test_no_stage_writes_through_a_link_into_the_cache(project: Project) -> None:
+    """DVC links outputs to its cache, and `captions` takes shards over: the cache keeps its bytes."""
+    cache = project.folder / ".dvc/cache/files/md5"
+    objects = [path for path in cache.glob("*/*") if path.suffix != ".dir"]
+    assert len(objects) > 40
+    for path in objects:
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        assert digest == path.parent.name + path.name
 
 
 def test_an_unknown_key_is_named_by_the_stage(project: Project) -> None:

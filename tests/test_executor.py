@@ -33,8 +33,8 @@ ITEMS = ["a", "b", "bad", "c"]
     "engine",
     [
         "processes",
-        pytest.param("ray", marks=pytest.mark.slow),
-        pytest.param("dask", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.engine),
+        pytest.param("dask", marks=pytest.mark.engine),
     ],
 )
 def test_every_item_has_an_outcome(
@@ -110,7 +110,7 @@ def test_an_error_that_cannot_travel_is_told(
     assert "LocalError: a and more" in str(outcomes["a"])
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.parametrize("engine", ["ray", "dask"])
 def test_no_more_at_a_time_than_asked_for(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

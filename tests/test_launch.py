@@ -296,7 +296,7 @@ def hosts() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_training_goes_on_when_a_host_is_cut_off_and_comes_back(
     corpus: Corpus, hosts: tuple[str, str]
 ) -> None:
@@ -330,7 +330,7 @@ wait $first && wait $second
 """
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_the_slurm_script_trains_on_the_nodes_of_a_step(corpus: Corpus) -> None:
     folder = project(corpus, epochs=2, dropout=0.1)
     stages: dict[str, object] = {name: {"cmd": "true"} for name in ("audit", "tagger", "captions")}

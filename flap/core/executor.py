@@ -1,6 +1,6 @@
 """One function over many items, on this machine's cores or on a cluster.
 
-Where the work runs is the environment's affair and changes no result:
+The environment says where the work runs. The results are the same:
 
 | FLAP_EXECUTOR | where | settings |
 |---|---|---|
@@ -8,8 +8,8 @@ Where the work runs is the environment's affair and changes no result:
 | ray | a Ray cluster | RAY_ADDRESS; without it, one is started here |
 | dask | a Dask cluster | DASK_SCHEDULER_ADDRESS; without it, one is started here |
 
-The cluster's machines need the project's folder under the same path, on a shared file system,
-and its `.venv`.
+The machines of the cluster need the project's folder, with its `.venv`, under the same path on a
+shared file system.
 """
 
 import os
@@ -27,7 +27,7 @@ from flap.core.errors import UserError, first_line
 
 Item = TypeVar("Item")
 Outcome = tuple[Item, Exception | None]
-_WORKER_DEATHS = 2  # tries that Ray and Dask grant an item whose worker died
+_WORKER_DEATHS = 2  # retries by Ray and Dask of an item whose worker died
 
 
 def run_each(
@@ -35,11 +35,11 @@ def run_each(
 ) -> Iterator[Outcome[Item]]:
     """Call `function(item)` for each item, and yield the items in the order they end.
 
-    An exception is that item's outcome, and the others go on. If a process on this machine is
-    killed, the items then at work, or just ended, have that as their outcome.
+    An exception is the outcome of its item; other items go on. If a local worker process is
+    killed, the items in progress have that as their outcome.
 
     Args:
-        max_jobs: the most items at a time; one of them on this machine is in this process.
+        max_jobs: number of items at a time; 1 on this machine means in this process.
 
     Raises:
         UserError: FLAP_EXECUTOR or FLAP_JOBS makes no sense, or the engine is not installed.
@@ -53,7 +53,7 @@ def run_each(
 
 
 def _attempt(project: str, function: Callable[[Item], None], item: Item) -> Exception | None:
-    """What a worker runs; paths are from the project's root, wherever the worker started."""
+    """Call the function in a worker, with the project's root as the working directory."""
     os.chdir(project)
     try:
         function(item)
@@ -63,7 +63,7 @@ def _attempt(project: str, function: Callable[[Item], None], item: Item) -> Exce
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself, or what it says where it cannot travel between processes."""
+    """The error, or a RuntimeError with its message if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -88,7 +88,7 @@ def _on_processes(
 
     while left:
         out = set[int]()
-        # A pool's late callbacks reach their own Parallel: each round has one of its own.
+        # A killed pool can still deliver late results, so each round has a new Parallel.
         run = joblib.Parallel(
             n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1
         )
@@ -128,10 +128,10 @@ def _on_ray(
 
 
 def ray_address() -> str:
-    """RAY_ADDRESS, or that of a cluster to start here; to be called before Ray is imported."""
+    """RAY_ADDRESS, or "local" to start a cluster here. Call it before Ray is imported."""
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        # Of all settings only this has it listen at 127.0.0.1 alone; Ray reads it at import.
+        # Ray reads this at import. No other setting makes Ray listen at 127.0.0.1 alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     return address or "local"
 
@@ -158,7 +158,7 @@ def _on_dask(
 
 
 def _result(get: Callable[[], Exception | None]) -> Exception | None:
-    """What came back, or how the engine failed to bring it."""
+    """The outcome of a remote call, or the error of the engine."""
     try:
         return get()
     except Exception as error:

@@ -1,7 +1,7 @@
-"""The shape of every table that a stage writes. Nothing else in the project declares columns.
+"""The columns of every table that a stage writes. No other module declares columns.
 
-A `TableSpec` becomes a Parquet file whose metadata says which table it is, which version,
-what each column means, and where the rows came from.
+The metadata of a Parquet file holds the name and version of its `TableSpec`, the meaning of each
+column, and the parameters that made the rows (provenance).
 """
 
 import json
@@ -34,11 +34,11 @@ class TableSpec:
     version: int
     columns: tuple[pa.Field, ...]
     plain: tuple[str, ...] = ()
-    """Columns of bytes that are stored as they are, read where they lie (`flap.mels.reader`)."""
+    """Columns of bytes stored uncompressed, so that `flap.mels.reader` can map them."""
     row_group_rows: int = 4096
 
     def schema(self, provenance: Mapping[str, Any]) -> pa.Schema:
-        """Arrow schema with the table's identity and `provenance` (JSON) in its metadata."""
+        """Arrow schema whose metadata holds name, version and `provenance` (JSON)."""
         metadata = {
             _TABLE_KEY: self.name,
             _VERSION_KEY: str(self.version),
@@ -68,7 +68,7 @@ class TableSpec:
 
 
 def provenance(schema: pa.Schema) -> dict[str, Any]:
-    """What the writing stage recorded about its rows."""
+    """The parameters that the writing stage recorded."""
     return json.loads((schema.metadata or {}).get(_PROVENANCE_KEY, b"{}"))
 
 
@@ -150,7 +150,7 @@ REJECT_REASONS = frozenset(
 
 
 def is_absent_clip(reason: str) -> bool:
-    """Whether a row that was rejected so describes a clip of its own that ought to be there."""
+    """Whether a reject with this reason is a clip that the corpus lists and that is not usable."""
     return reason not in ("duplicate", "blacklisted")
 
 

@@ -1,11 +1,11 @@
-"""Shards: Parquet files that are the unit of work, of retry and of resume.
+"""Shards: Parquet files, the unit of work, retry and resume.
 
 A stage reads `data/<stage>/<name>/shard-00017.parquet` and writes a file of the same name
-(`flap.core.work`). Files are written under a temporary name and renamed, so a file that exists is
-whole.
+(`flap.core.work`). A file is written under a temporary name and then renamed, so a file that
+exists is complete.
 
-Side tables and files stand in folders with a leading underscore (`_rejects/`), which Parquet
-readers skip: `pandas.read_parquet("data/audio/demo")` is the main table alone.
+Side tables and files are in folders with a leading underscore (`_rejects/`). Parquet readers skip
+these folders: `pandas.read_parquet("data/audio/demo")` reads the main table alone.
 """
 
 import errno
@@ -43,9 +43,9 @@ def shard_paths(folder: Path) -> list[Path]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` if the block succeeds.
+    """A temporary path beside `path`. It is renamed to `path` when the block succeeds.
 
-    Nothing stays behind under either name if the block fails.
+    If the block fails, neither file is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -66,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 class RowWriter:
-    """Rows one by one into a Parquet file; no more than a row group is held in memory."""
+    """Writes rows into a Parquet file; memory holds one row group at most."""
 
     def __init__(self, writer: pq.ParquetWriter, spec: TableSpec) -> None:
         self._writer, self._spec = writer, spec
@@ -80,7 +80,7 @@ class RowWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held as a row group; a value that a column cannot take raises."""
+        """Write the rows in memory as a row group; raise if a value does not fit its column."""
         if self._rows:
             table = pa.Table.from_pylist(self._rows, schema=self._writer.schema)
             table.validate(full=True)
@@ -119,7 +119,7 @@ def write_rows(
 
 
 def write_rejects(path: Path, rejects: Sequence[Row], provenance: Mapping[str, Any]) -> None:
-    """Write rejected rows, no file if there are none; every reason is one of the closed set."""
+    """Write rejected rows, or no file if there are none; reasons are of REJECT_REASONS."""
     unknown = {row["reason"] for row in rejects} - REJECT_REASONS
     assert not unknown, f"reasons outside the closed set: {unknown}"
     if rejects:
