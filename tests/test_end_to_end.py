@@ -153,7 +153,7 @@ def test_the_prompt_reruns_captions_and_what_follows(project: Project) -> None:
 
 
 def test_no_stage_writes_through_a_link_into_the_cache(project: Project) -> None:
-    """DVC links outputs to its cache, and `captions` takes shards over: the cache keeps its bytes."""
+    """DVC links outputs to its cache, and stages take shards over from those links."""
     cache = project.folder / ".dvc/cache/files/md5"
     objects = [path for path in cache.glob("*/*") if path.suffix != ".dir"]
     assert len(objects) > 40
