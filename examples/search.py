@@ -2,7 +2,8 @@
 
     python examples/search.py FOLDER "a dog barks in the rain" [--model data/pretrain/model]
 
-Needs the core install alone. A recording longer than the model's window is found by its middle.
+Needs the core install and soundfile. Of a recording that is longer than the model's window, the
+middle is embedded; with fusion, the whole recording as well.
 """
 
 import argparse
