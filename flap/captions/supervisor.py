@@ -1,11 +1,11 @@
-"""Run a command and end its whole process group when the one who started it is gone.
+"""Run a command, and end its process group when the parent of this process has ended.
 
     python supervisor.py COMMAND...
 
-The starter makes this process the leader of a session and holds the other end of its standard
-input. When that end closes, whatever the reason (`kill -9` included), or when the command ends
-by itself, every process of the group is ended and the shared memory that they had mapped is
-removed. Standard library only: it starts in milliseconds and needs nothing of FLAP.
+The parent makes this process the leader of a session and holds the other end of its standard
+input. When that end closes (even by `kill -9`) or the command ends, this process ends all
+processes of the group and removes the shared memory that they had mapped. It imports only the
+standard library, so that it starts in milliseconds.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ _LOOK_S = 1.0
 
 
 def main() -> int:
-    assert os.getpgrp() == os.getpid(), "start me in a session of my own"
+    assert os.getpgrp() == os.getpid(), "start this script as the leader of a session"
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _ignore)  # a handler, unlike SIG_IGN, is not inherited
+        signal.signal(number, _ignore)  # the command would inherit SIG_IGN, but not a handler
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     segments: set[Path] = set()
     while command.poll() is None and not _starter_is_gone(_LOOK_S):
-        segments |= shared_memory(os.getpgrp())  # a process that crashes leaves no trace of its own
+        segments |= shared_memory(os.getpgrp())  # a crashed process no longer shows its mappings
     end_group(os.getpgrp(), segments, command)
     return command.wait()
 
@@ -38,9 +38,9 @@ def main() -> int:
 def end_group(
     group: int, segments: set[Path], command: "subprocess.Popen[bytes] | None" = None
 ) -> None:
-    """SIGTERM, after GRACE_S SIGKILL, to all processes of `group` but this one.
+    """Send SIGTERM, and SIGKILL after GRACE_S, to all processes of `group` except this one.
 
-    Shared memory that the group has mapped, now or in `segments`, is removed.
+    Removes the shared memory that the group has mapped, and the files in `segments`.
     """
     segments = segments | shared_memory(group)
     for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
@@ -56,7 +56,7 @@ def end_group(
 
 
 def members(group: int) -> list[int]:
-    """Live processes of a group, without this one and without zombies."""
+    """Processes of a group, without this one and without zombies."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -85,7 +85,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 
 def shared_memory(group: int) -> set[Path]:
-    """Files under /dev/shm that processes of the group have mapped."""
+    """The files under /dev/shm that processes of the group have mapped."""
     found = set()
     for pid in members(group):
         try:

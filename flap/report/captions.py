@@ -30,7 +30,6 @@ class Spent:
     requests: int
     prompt_tokens: int
     answer_tokens: int
-    server_seconds: float  # over all prompts so far, summed over requests, which run side by side
 
 
 @dataclass(frozen=True)
