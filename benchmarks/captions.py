@@ -1,15 +1,15 @@
-"""The stage `captions` beside bare requests to the same server.
+"""Captions per second of the stage `captions`, compared with bare requests to the same server.
 
     python -m benchmarks.captions [--rows 3000] [--seconds 30]
     FLAP_LLM_ENDPOINTS=http://127.0.0.1:8000/v1 python -m benchmarks.captions --model NAME
 
-The server is a fake that answers after some 100 ms, half as long or half as long again, or the one
-that the environment names. The stage
-reads CLIPS and TAGS, asks, remembers, audits and writes CAPTIONS; beside it, the same requests are
-sent bare, as many at a time. Keys of `ratios`, with what is expected of them:
+The server is the one in FLAP_LLM_ENDPOINTS, or a fake that answers after 50 to 150 ms. The stage
+reads CLIPS and TAGS, sends requests, caches and checks the answers, and writes CAPTIONS. In turn
+with the stage, the same requests are sent without any of that, with the same concurrency. Keys of
+`ratios`, and the values expected:
 
-    vs_raw    captions a second through the stage over bare requests a second: at least 0.95
-    fake_rps  requests a second that the stage sends to a fake that answers in 1 ms, no ratio:
+    vs_raw    captions per second of the stage / bare requests per second: at least 0.95
+    fake_rps  requests per second of the stage to a fake that answers in 1 ms (not a ratio):
               at least 1500 on two cores
 """
 
@@ -34,10 +34,10 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks.interleaved import interleaved, ratio, report
-from flap.captions.asker import Asked
 from flap.captions.config import CaptionsConfig
-from flap.captions.enrich import read_questions
+from flap.captions.enrich import read_inputs
 from flap.captions.prompt import load_prompt
+from flap.captions.request import RequestBuilder
 from flap.core.audioset import display_names
 from flap.core.config import load_section, read_params
 from flap.core.schemas import CLIPS, TAGS
@@ -52,10 +52,10 @@ WORDS = ("dog", "bark", "rain", "street", "man", "talk", "engine", "door", "bird
 
 
 def main(
-    rows: Annotated[int, typer.Option(help="captions of a run")] = 3000,
-    seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 30,
-    latency_ms: Annotated[float, typer.Option(help="of the fake, beside vs_raw")] = 100.0,
-    model: Annotated[str, typer.Option(help="name served at FLAP_LLM_ENDPOINTS")] = FAKE_MODEL,
+    rows: Annotated[int, typer.Option(help="captions per run")] = 3000,
+    seconds: Annotated[float, typer.Option(help="measuring time, after warming up")] = 30,
+    latency_ms: Annotated[float, typer.Option(help="of the fake server, for vs_raw")] = 100.0,
+    model: Annotated[str, typer.Option(help="its name at FLAP_LLM_ENDPOINTS")] = FAKE_MODEL,
 ) -> None:
     """Time the stage and bare requests."""
     given = os.environ.get("FLAP_LLM_ENDPOINTS")
@@ -75,16 +75,16 @@ def main(
 
 
 class Inputs:
-    """A project's folder with what the stage reads."""
+    """A project folder with the inputs of the stage."""
 
     def __init__(self, root: Path, rows: int, model: str) -> None:
         self._root, self._runs = root, 0
         rng = random.Random(0)
         clips = [_clip(i, rng) for i in range(rows)]
         for start in range(0, rows, SHARD_ROWS):
-            some, name = clips[start : start + SHARD_ROWS], shard_name(start // SHARD_ROWS)
-            write_rows(root / "clips" / name, some, CLIPS, {})
-            write_rows(root / "tags" / name, [_tags(clip, rng) for clip in some], TAGS, {})
+            part, name = clips[start : start + SHARD_ROWS], shard_name(start // SHARD_ROWS)
+            write_rows(root / "clips" / name, part, CLIPS, {})
+            write_rows(root / "tags" / name, [_tags(clip, rng) for clip in part], TAGS, {})
         self._params = root / "params.yaml"
         section = read_params(Path("params.yaml"))["captions"]
         section |= {"splits": ["train"], "concurrency": 64, "tries": 1}
@@ -95,11 +95,12 @@ class Inputs:
         (root / "llm/flap_llm.json").write_text(_manifest(model).model_dump_json())
 
     def run(self, url: str) -> None:
-        """The stage, from scratch."""
+        """Run the stage with an empty cache."""
         self._runs += 1
         data = self._root / f"data{self._runs}"
         with (
             patch.dict(os.environ, {"FLAP_LLM_ENDPOINTS": url, "FLAP_JOBS": "1"}),
+            patch.object(stage, "PARAMS", self._params),
             contextlib.redirect_stdout(io.StringIO()),
         ):
             stage.main(
@@ -108,41 +109,40 @@ class Inputs:
                 llm=self._root / "llm",
                 out=data / "captions/fake",
                 metrics=data / "metrics.json",
-                params=self._params,
             )
 
     def raw(self, url: str) -> None:
-        """The stage's requests, and nothing else."""
+        """Send the requests of the stage, and do nothing else."""
         asyncio.run(_send_bare(f"{url}/completions", self._bodies(), 64))
 
     def _bodies(self) -> list[dict[str, Any]]:
         config = load_section(self._params, "captions", CaptionsConfig)
-        asked = Asked(load_prompt(config.prompt), self._model, "", config)
-        questions = (
-            question
+        requests = RequestBuilder(load_prompt(config.prompt), self._model, "", config)
+        captions = (
+            caption
             for clips in sorted((self._root / "clips").iterdir())
-            for question in read_questions(clips, self._root / "tags" / clips.name, config)
+            for caption in read_inputs(clips, self._root / "tags" / clips.name, config)
         )
-        return [asked.body(question, 0) | {"model": self._model} for question in questions]
+        return [requests.body(caption, 0) | {"model": self._model} for caption in captions]
 
 
-async def _send_bare(url: str, bodies: list[dict[str, Any]], at_once: int) -> None:
-    left = iter(bodies)
+async def _send_bare(url: str, bodies: list[dict[str, Any]], concurrency: int) -> None:
+    remaining = iter(bodies)
     headers = {"Authorization": f"Bearer {os.environ.get('FLAP_LLM_API_KEY', 'none')}"}
 
     async def work(session: aiohttp.ClientSession) -> None:
-        for body in left:
+        for body in remaining:
             async with session.post(url, json=body) as response:
                 await response.json()
 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
-        await asyncio.gather(*(work(session) for _ in range(at_once)))
+        await asyncio.gather(*(work(session) for _ in range(concurrency)))
 
 
 @contextmanager
 def fake_server(delay_s: float) -> Iterator[str]:
-    """The fake of the tests as a process of its own."""
+    """The fake server of the tests, in another process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

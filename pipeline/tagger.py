@@ -1,6 +1,9 @@
 """Stage `tagger`: log-mels and labels, a released checkpoint, or both → a tagger and its mAP."""
 
 import shutil
+from pathlib import Path
+
+import typer
 
 from flap.core.audioset import display_names
 from flap.core.config import load_section
@@ -10,13 +13,14 @@ from flap.core.work import Work, fingerprint
 from flap.model.config import EncoderConfig
 from flap.sources.config import DatasetsConfig
 from flap.tagger.config import TaggerConfig
+from flap.tagger.labels import Targets, describe_unknown, make_targets
 from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
 
 def main(
     clips: PathOption, mels: PathOption, audit: PathOption, out: PathOption, metrics: PathOption
 ) -> None:
-    """Import weights, fine-tune on the split train, measure mAP on the held-out split."""
+    """Import weights, fine-tune on the split train, and measure mAP on the held-out split."""
     config = load_section(PARAMS, "tagger", TaggerConfig)
     encoder = load_section(PARAMS, "encoder", EncoderConfig)
     datasets = list(load_section(PARAMS, "datasets", DatasetsConfig).root)
@@ -32,39 +36,46 @@ def main(
     dropped = dropped_clips(audit)
     work = Work.open(out, fingerprint("tagger", inputs, config, encoder, dropped=sorted(dropped)))
 
-    from flap.model.tagger import save_tagger  # torch loads after --help and errors
+    from flap.model.tagger import save_tagger  # after --help and errors, for torch loads slowly
     from flap.tagger.build import build
-    from flap.tagger.loop import mean_average_precision, predict, targets, train
+    from flap.tagger.evaluate import mean_average_precision, predict
+    from flap.tagger.train import train
 
     training = usable_clips(clips, mels, datasets, ["train"], dropped)
     holdout = usable_clips(clips, mels, datasets, [config.holdout_split])
     check_front_end(training, encoder.n_mels)
     classes = display_names()
-    learned, truth = targets(training["labels"], classes), targets(holdout["labels"], classes)
+    targets = make_targets(training["labels"], classes)
+    truth = make_targets(holdout["labels"], classes)
     tagger, report = build(config, encoder, len(classes))
-    print(f"tagger: {report or 'starts from scratch'}")
+    typer.echo(f"tagger: {report or 'random initial weights'}")
     if config.epochs:
-        print(f"tagger: {len(training)} clips to learn from, {len(holdout)} held out")
-        print(f"tagger: {len(dropped)} training clips left out by the audit")
-        if learned.unknown:
-            print(f"tagger: labels that are no AudioSet class, not learned: {learned.unknown}")
-        for split, found in (("train", learned), (config.holdout_split, truth)):
-            if not found.hot_CX.any():
-                raise UserError(
-                    f"{clips}: no clip of split {split} has a label that is an AudioSet class; "
-                    "give labels to some recordings, add a dataset that has them, such as the "
-                    "demo, or import a tagger: tagger.weights, and tagger.epochs: 0"
-                )
+        typer.echo(f"tagger: {len(training)} training clips, {len(holdout)} held-out clips")
+        typer.echo(f"tagger: the audit excludes {len(dropped)} training clips")
+        if targets.unknown:
+            unknown = describe_unknown(targets.unknown)
+            typer.echo(f"tagger: labels that are no AudioSet class are not learned; {unknown}")
+        _check_labels(clips, {"train": targets, config.holdout_split: truth})
         checkpoints = work.folder / "checkpoints"
-        train(config, tagger, training, learned.hot_CX, checkpoints)
+        train(config, tagger, training, targets.hot_CX, checkpoints)
         shutil.rmtree(checkpoints)
     scores: dict[str, float] = {"clips": len(holdout), "classes": 0}
     if truth.hot_CX.any():
         scores = mean_average_precision(truth.hot_CX, predict(tagger, holdout))
-        print(f"tagger: mAP {scores['mAP']:.3f} over {scores['classes']} classes")
+        typer.echo(f"tagger: mAP {scores['mAP']:.3f} over {scores['classes']} classes")
     save_tagger(work.folder, tagger, classes)
     write_metrics(metrics, scores)
     work.publish()
+
+
+def _check_labels(clips: Path, targets_of_split: dict[str, Targets]) -> None:
+    for split, targets in targets_of_split.items():
+        if not targets.hot_CX.any():
+            raise UserError(
+                f"{clips}: no clip of the split {split} has a label that is an AudioSet class; "
+                "label some recordings, add a dataset with labels, such as the demo, or import a "
+                "tagger by tagger.weights and set tagger.epochs to 0"
+            )
 
 
 if __name__ == "__main__":

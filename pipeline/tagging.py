@@ -1,4 +1,4 @@
-"""Stage `tagging`: log-mels → TAGS, the sound events heard in every clip."""
+"""Stage `tagging`: log-mels → TAGS, the sound events detected in each clip."""
 
 from functools import partial
 
@@ -10,18 +10,19 @@ from pipeline.stage import PARAMS, PathOption, print_counts, run
 
 
 def main(mels: PathOption, tagger: PathOption, out: PathOption) -> None:
-    """Tag every clip of a dataset."""
+    """Tag all clips of a dataset."""
     config = load_section(PARAMS, "tagging", TaggingConfig)
     shards = shard_paths(mels)
     work = Work.open(out, fingerprint("tagging", list(tagger.glob("*")), config))
 
-    import torch  # after --help and errors in params.yaml
+    import torch  # after --help and errors in params.yaml, for torch loads slowly
 
     from flap.tagging.tag import tag_shard
 
     function = partial(tag_shard, tagger=tagger, config=config)
-    gpus = torch.cuda.device_count()  # processes would share a GPU, and so its memory
-    run_shards(function, shards, work, f"tagging {out.name}", max_jobs=1 if gpus else None)
+    # With a GPU one process: several would share its memory.
+    max_jobs = 1 if torch.cuda.device_count() else None
+    run_shards(function, shards, work, f"tagging {out.name}", max_jobs=max_jobs)
     print_counts("tagging", count_rows(mels), count_rows(work.folder), 0)
     work.publish()
 

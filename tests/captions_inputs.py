@@ -1,9 +1,10 @@
-"""Small CLIPS, TAGS, checkpoint and params.yaml for the tests of `captions`."""
+"""Small inputs of the stage `captions` for its tests: CLIPS, TAGS, a checkpoint, params.yaml."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_llm_server import MODEL
 from ruamel.yaml import YAML
 
@@ -12,6 +13,7 @@ from flap.core.config import load_section, read_params
 from flap.core.schemas import CLIPS, TAGS
 from flap.core.shards import shard_name, write_rows
 from flap.llm.checkpoint import Manifest
+from pipeline import captions as stage
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SOUNDS = ("Rain", "Siren", "Dog", "Bell", "Wind", "Cat", "Train", "Engine", "Knock", "Owl")
@@ -19,7 +21,7 @@ SOUNDS = ("Rain", "Siren", "Dog", "Bell", "Wind", "Cat", "Train", "Engine", "Kno
 
 @dataclass(frozen=True)
 class Inputs:
-    """Paths of one run of the stage."""
+    """The files of one run of the stage."""
 
     root: Path
     params: Path
@@ -32,10 +34,16 @@ class Inputs:
             "llm": data / "llm/model",
             "out": data / "captions/demo",
             "metrics": self.root / "metrics.json",
-            "params": self.params,
         }
 
+    def run(self) -> None:
+        """Run the stage in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stage, "PARAMS", self.params)
+            stage.main(**self.arguments())
+
     def command_line(self) -> list[str]:
+        """Arguments for `python -m pipeline.captions`; FLAP_PARAMS must name `params`."""
         return [part for k, v in self.arguments().items() for part in (f"--{k}", str(v))]
 
 
@@ -44,7 +52,13 @@ def config(**changes: Any) -> CaptionsConfig:
 
 
 def write_inputs(root: Path, *, clips: int = 24, shard_clips: int = 8, **changes: Any) -> Inputs:
-    """Every fifth clip is of `test`, every seventh has no TAGS row; the last shard has no train."""
+    """Write the inputs, with shards of `shard_clips` clips, and one shard without training clips.
+
+    Every fifth clip is of the split `test`. Clips whose number ends in 7 have no row in TAGS.
+
+    Args:
+        changes: values in section `captions` of params.yaml.
+    """
     rows = [_clip(index) for index in range(clips)]
     shards = [rows[at : at + shard_clips] for at in range(0, clips, shard_clips)]
     shards.append([_clip(clips) | {"split": "val"}])

@@ -1,8 +1,8 @@
-"""A server with the OpenAI surface that `captions` uses, for tests and benchmarks.
+"""A fake server with the OpenAI routes that `captions` uses, for tests and benchmarks.
 
-It answers a request with a sentence made of its prompt's last caption and tags. `Behaviour`
-makes it fail, hang or forget; every request's prompt is counted. As a script it takes the
-arguments of vLLM's server and so stands in for the serving environment.
+Its answer is a sentence made from the last caption and tags of the prompt. `Behaviour` makes it
+slow, fail or hang, and counts the requests by prompt. As a script it takes the arguments of
+vLLM's server, and so replaces the serving environment.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 MODEL = "fake-llm"
-_ASKED = re.compile(
+_REQUEST = re.compile(
     r'Describe a situation with (.*) sounds and combine it with (?:the )?"?(.*?)"? together',
     re.DOTALL,
 )
@@ -27,24 +27,24 @@ _ASKED = re.compile(
 
 @dataclass
 class Behaviour:
-    """What the server does; tests change it while it runs."""
+    """What the server does, and what it saw; tests may change it while the server runs."""
 
     delay_s: float = 0.001
-    spread: float = 0.0  # share of the delay by which it varies, either way
+    jitter: float = 0.0  # share of the delay, by which it varies in both directions
     fail_status: dict[str, int] = field(default_factory=dict)  # part of the prompt → HTTP status
-    fail_first: int = 0  # this many requests get a 500
-    busy_first: int = 0  # this many requests get a 429 with Retry-After
-    say: dict[str, str] = field(default_factory=dict)  # part of the prompt → the body, as it is
+    fail_first: int = 0  # number of requests that get a 500
+    busy_first: int = 0  # number of requests that get a 429 with Retry-After
+    reply: dict[str, str] = field(default_factory=dict)  # part of the prompt → response body
     hang_on: str | None = None  # part of the prompt that is never answered
-    api_key: str | None = None
-    asked: Counter[str] = field(default_factory=Counter)
-    most_at_once: int = 0
-    at_once: int = 0
+    api_key: str | None = None  # None: any key
+    requests: Counter[str] = field(default_factory=Counter)  # by request text
+    in_flight: int = 0
+    max_in_flight: int = 0
 
 
 def answer_to(prompt: str) -> str:
-    """The fake's answer: deterministic, faithful, and naming all tags."""
-    tags, caption = _ASKED.findall(prompt)[-1]
+    """A deterministic sentence with the caption and all tags."""
+    tags, caption = _REQUEST.findall(prompt)[-1]
     return f" {caption.rstrip('.').lower()} along with {tags.replace(', ', ' and ')}."
 
 
@@ -71,12 +71,12 @@ class _Server:
 
     async def _complete(self, request: web.Request) -> web.Response:
         behaviour = self._behaviour
-        behaviour.at_once += 1
-        behaviour.most_at_once = max(behaviour.most_at_once, behaviour.at_once)
+        behaviour.in_flight += 1
+        behaviour.max_in_flight = max(behaviour.max_in_flight, behaviour.in_flight)
         try:
             return await self._answer(request)
         finally:
-            behaviour.at_once -= 1
+            behaviour.in_flight -= 1
 
     async def _answer(self, request: web.Request) -> web.Response:
         behaviour, body = self._behaviour, await request.json()
@@ -84,22 +84,22 @@ class _Server:
             return _error(401, "wrong key")
         prompt = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
         last = prompt[prompt.rindex("Describe a situation") :]
-        behaviour.asked[last] += 1
+        behaviour.requests[last] += 1
         behaviour.fail_first -= 1
         behaviour.busy_first -= 1
         if behaviour.fail_first >= 0:
-            return _error(500, "told to fail")
+            return _error(500, "the test asked for a failure")
         if behaviour.busy_first >= 0:
             return _error(429, "busy", {"Retry-After": "0"})
-        await asyncio.sleep(behaviour.delay_s * (1 + random.uniform(-1, 1) * behaviour.spread))
+        await asyncio.sleep(behaviour.delay_s * (1 + random.uniform(-1, 1) * behaviour.jitter))
         if behaviour.hang_on is not None and behaviour.hang_on in last:
             await asyncio.sleep(60)
         for part, status in behaviour.fail_status.items():
             if part in last:
-                return _error(status, f"told to fail with {status}")
-        for part, said in behaviour.say.items():
+                return _error(status, f"the test asked for status {status}")
+        for part, body_text in behaviour.reply.items():
             if part in last:
-                return web.Response(text=said, content_type="application/json")
+                return web.Response(text=body_text, content_type="application/json")
         return web.json_response(_completion(answer_to(last), chat="messages" in body))
 
     def _is_allowed(self, request: web.Request) -> bool:
@@ -112,8 +112,8 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 
 
 def _completion(text: str, *, chat: bool) -> dict[str, Any]:
-    said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    choice = {"index": 0, "finish_reason": "stop", "logprobs": None, **said}
+    content = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    choice = {"index": 0, "finish_reason": "stop", "logprobs": None, **content}
     kind = "chat.completion" if chat else "text_completion"
     usage = {"prompt_tokens": 10, "completion_tokens": len(text.split())}
     answer = {"id": "x", "object": kind, "created": 0, "model": MODEL, "choices": [choice]}
@@ -130,7 +130,7 @@ async def _start(behaviour: Behaviour, port: int) -> tuple[web.AppRunner, int]:
 
 @contextmanager
 def fake_llm_server(behaviour: Behaviour, port: int = 0) -> Iterator[str]:
-    """The server in a thread of this process; yields its base URL."""
+    """Run the server in a thread of this process; yields its base URL."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -145,10 +145,10 @@ def fake_llm_server(behaviour: Behaviour, port: int = 0) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve on vLLM's `--port`, answering after about `--delay` seconds; any key will do."""
+    """Serve on `--port`, as vLLM does; answer after about `--delay` seconds; accept any key."""
     port = int(arguments[arguments.index("--port") + 1])
     delay_s = float(arguments[arguments.index("--delay") + 1]) if "--delay" in arguments else 0.001
-    app = _Server(Behaviour(delay_s, spread=0.5)).app()
+    app = _Server(Behaviour(delay_s, jitter=0.5)).app()
     web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
 
 

@@ -1,4 +1,4 @@
-"""The client against a server that fails in every way, and the endpoints' turns."""
+"""captions: the client against servers that fail, and the choice of an endpoint."""
 
 import asyncio
 from typing import Any
@@ -6,62 +6,66 @@ from typing import Any
 import pytest
 from fake_llm_server import MODEL, Behaviour, fake_llm_server
 
-from flap.captions.cache import Answer
-from flap.captions.client import Client, Failure, Patience
-from flap.captions.endpoints import Endpoint, Endpoints, next_endpoint
+from flap.captions.cache import Completion
+from flap.captions.client import Client, Failure, RetryPolicy
+from flap.captions.endpoints import Endpoint, Endpoints, choose_endpoint
 from flap.core.errors import UserError
 
-QUICK = Patience(timeout_s=0.5, attempts=3, first_wait_s=0.01)
-ASKED = 'Describe a situation with rain sounds and combine it with "{}" together.\nAnswer:'
+POLICY = RetryPolicy(timeout_s=0.5, attempts=3, first_wait_s=0.01)
+REQUEST = 'Describe a situation with rain sounds and combine it with "{}" together.\nAnswer:'
 
 
 def body(caption: str) -> dict[str, Any]:
-    return {"prompt": ASKED.format(caption), "max_tokens": 9}
+    return {"prompt": REQUEST.format(caption), "max_tokens": 9}
 
 
-async def ask(urls: tuple[str, ...], *captions: str, key: str = "k") -> list[Answer | Failure]:
-    async with Client(Endpoints(urls, key, MODEL), 8, QUICK) as client:
-        return await asyncio.gather(*(client.ask(body(caption)) for caption in captions))
+async def complete(
+    urls: tuple[str, ...], *captions: str, key: str = "k"
+) -> list[Completion | Failure]:
+    async with Client(Endpoints(urls, key, MODEL), 8, POLICY) as client:
+        return await asyncio.gather(*(client.complete(body(caption)) for caption in captions))
 
 
-def asked(behaviour: Behaviour, *captions: str, key: str = "k") -> list[Answer | Failure]:
+def complete_with(
+    behaviour: Behaviour, *captions: str, key: str = "k"
+) -> list[Completion | Failure]:
     with fake_llm_server(behaviour) as url:
-        return asyncio.run(ask((url,), *captions, key=key))
+        return asyncio.run(complete((url,), *captions, key=key))
 
 
-def tries(behaviour: Behaviour, caption: str) -> int:
-    return behaviour.asked[ASKED.format(caption)]
+def n_requests(behaviour: Behaviour, caption: str) -> int:
+    return behaviour.requests[REQUEST.format(caption)]
 
 
-def test_an_answer_has_its_text_and_its_cost() -> None:
-    (answer,) = asked(Behaviour(delay_s=0.05), "good")
-    assert isinstance(answer, Answer)
-    assert (answer.text, answer.finish) == (" good along with rain.", "stop")
-    assert (answer.prompt_tokens, answer.answer_tokens) == (10, 4)
-    assert answer.seconds >= 0.05
+def test_a_completion_has_text_tokens_and_seconds() -> None:
+    (completion,) = complete_with(Behaviour(delay_s=0.05), "good")
+    assert isinstance(completion, Completion)
+    assert (completion.text, completion.finish_reason) == (" good along with rain.", "stop")
+    assert (completion.prompt_tokens, completion.answer_tokens) == (10, 4)
+    assert completion.seconds >= 0.05
 
 
-def test_chat_is_asked_by_messages() -> None:
-    async def go(url: str) -> Answer | Failure:
-        async with Client(Endpoints((url,), "k", MODEL), 8, QUICK) as client:
-            messages = [{"role": "user", "content": ASKED.format("good")}]
-            return await client.ask({"messages": messages})
+def test_messages_go_to_the_chat_endpoint() -> None:
+    async def go(url: str) -> Completion | Failure:
+        async with Client(Endpoints((url,), "k", MODEL), 8, POLICY) as client:
+            messages = [{"role": "user", "content": REQUEST.format("good")}]
+            return await client.complete({"messages": messages})
 
     with fake_llm_server(Behaviour()) as url:
-        answer = asyncio.run(go(url))
-    assert isinstance(answer, Answer) and answer.text == " good along with rain."
+        completion = asyncio.run(go(url))
+    assert isinstance(completion, Completion) and completion.text == " good along with rain."
 
 
 @pytest.mark.parametrize(
     ("status", "times"), [(400, 1), (413, 1), (422, 1), (429, 3), (500, 3), (503, 3)]
 )
-def test_refusals_are_final_and_failures_are_tried_again(status: int, times: int) -> None:
+def test_client_errors_are_final_and_transient_errors_are_retried(status: int, times: int) -> None:
     behaviour = Behaviour(fail_status={"bad": status})
-    good, bad = asked(behaviour, "good", "bad")
-    assert isinstance(good, Answer)
+    good, bad = complete_with(behaviour, "good", "bad")
+    assert isinstance(good, Completion)
     assert isinstance(bad, Failure) and bad.error.startswith(f"{status}: ")
-    assert f"told to fail with {status}" in bad.error
-    assert (tries(behaviour, "good"), tries(behaviour, "bad")) == (1, times)
+    assert f"the test asked for status {status}" in bad.error
+    assert (n_requests(behaviour, "good"), n_requests(behaviour, "bad")) == (1, times)
 
 
 @pytest.mark.parametrize(
@@ -76,47 +80,47 @@ def test_refusals_are_final_and_failures_are_tried_again(status: int, times: int
         ("", "no JSON"),
     ],
 )
-def test_what_is_no_answer_is_tried_again(said: str, error: str) -> None:
-    behaviour = Behaviour(say={"odd": said})
-    (odd,) = asked(behaviour, "odd")
-    assert isinstance(odd, Failure) and error in odd.error
-    assert tries(behaviour, "odd") == QUICK.attempts
+def test_malformed_answers_are_retried(said: str, error: str) -> None:
+    behaviour = Behaviour(reply={"malformed": said})
+    (malformed,) = complete_with(behaviour, "malformed")
+    assert isinstance(malformed, Failure) and error in malformed.error
+    assert n_requests(behaviour, "malformed") == POLICY.attempts
 
 
-def test_an_empty_text_is_an_answer() -> None:
+def test_an_empty_text_is_a_completion() -> None:
     said = '{"choices": [{"text": null, "finish_reason": "stop"}]}'
-    (answer,) = asked(Behaviour(say={"mute": said}), "mute")
-    assert isinstance(answer, Answer) and answer.text == ""
+    (completion,) = complete_with(Behaviour(reply={"empty": said}), "empty")
+    assert isinstance(completion, Completion) and completion.text == ""
 
 
-def test_a_request_that_hangs_is_given_up() -> None:
+def test_a_request_that_hangs_times_out() -> None:
     behaviour = Behaviour(hang_on="slow")
-    good, slow = asked(behaviour, "good", "slow")
-    assert isinstance(good, Answer)
+    good, slow = complete_with(behaviour, "good", "slow")
+    assert isinstance(good, Completion)
     assert isinstance(slow, Failure) and "TimeoutError" in slow.error
-    assert tries(behaviour, "slow") == QUICK.attempts
+    assert n_requests(behaviour, "slow") == POLICY.attempts
 
 
-def test_passing_errors_pass() -> None:
+def test_a_retry_after_transient_errors_succeeds() -> None:
     for behaviour in (Behaviour(fail_first=2), Behaviour(busy_first=2)):
-        (answer,) = asked(behaviour, "good")
-        assert isinstance(answer, Answer)
-        assert tries(behaviour, "good") == 3
+        (completion,) = complete_with(behaviour, "good")
+        assert isinstance(completion, Completion)
+        assert n_requests(behaviour, "good") == 3
 
 
-def test_no_more_at_once_than_asked_for() -> None:
+def test_concurrency_limits_the_requests_in_flight() -> None:
     behaviour = Behaviour(delay_s=0.02)
-    answers = asked(behaviour, *(f"caption {i}" for i in range(40)))
-    assert all(isinstance(answer, Answer) for answer in answers)
-    assert behaviour.most_at_once == 8
+    completions = complete_with(behaviour, *(f"caption {i}" for i in range(40)))
+    assert all(isinstance(completion, Completion) for completion in completions)
+    assert behaviour.max_in_flight == 8
 
 
 def test_wrong_key_wrong_model_and_no_server_end_the_run() -> None:
     with pytest.raises(UserError, match="401"):
-        asked(Behaviour(api_key="right"), "good", key="wrong")
+        complete_with(Behaviour(api_key="right"), "good", key="wrong")
 
     async def other(url: str) -> None:
-        async with Client(Endpoints((url,), "k", "other-llm"), 8, QUICK):
+        async with Client(Endpoints((url,), "k", "other-llm"), 8, POLICY):
             pass
 
     with (
@@ -125,15 +129,15 @@ def test_wrong_key_wrong_model_and_no_server_end_the_run() -> None:
     ):
         asyncio.run(other(url))
     with pytest.raises(UserError, match=f"no server answers at {url}; answers so far are kept"):
-        asyncio.run(ask((url,), "good"))
+        asyncio.run(complete((url,), "good"))
 
 
-def test_a_server_that_ends_while_it_is_asked_ends_the_run() -> None:
+def test_a_server_that_ends_during_the_run_ends_the_run() -> None:
     async def go() -> None:
         with fake_llm_server(Behaviour()) as url:
-            client = await Client(Endpoints((url,), "k", MODEL), 8, QUICK).__aenter__()
+            client = await Client(Endpoints((url,), "k", MODEL), 8, POLICY).__aenter__()
         try:
-            await client.ask(body("good"))
+            await client.complete(body("good"))
         finally:
             await client.__aexit__()
 
@@ -141,34 +145,34 @@ def test_a_server_that_ends_while_it_is_asked_ends_the_run() -> None:
         asyncio.run(go())
 
 
-def test_one_server_of_two_may_be_gone() -> None:
+def test_one_of_two_servers_may_be_down() -> None:
     with fake_llm_server(Behaviour()) as gone:
         pass
     behaviour = Behaviour()
     with fake_llm_server(behaviour) as url:
-        answers = asyncio.run(ask((gone, url), *(f"caption {i}" for i in range(20))))
-    assert all(isinstance(answer, Answer) for answer in answers)
-    assert set(behaviour.asked.values()) == {1}
+        completions = asyncio.run(complete((gone, url), *(f"caption {i}" for i in range(20))))
+    assert all(isinstance(completion, Completion) for completion in completions)
+    assert set(behaviour.requests.values()) == {1}
 
 
-def test_the_quick_server_is_asked_more_than_the_slow_one() -> None:
-    quick, slow = Behaviour(delay_s=0.001), Behaviour(delay_s=0.2)
-    with fake_llm_server(quick) as first, fake_llm_server(slow) as second:
-        asyncio.run(ask((first, second), *(f"caption {i}" for i in range(100))))
-    assert quick.asked.total() > 3 * slow.asked.total() > 0
+def test_the_fast_server_gets_more_requests_than_the_slow_one() -> None:
+    fast, slow = Behaviour(delay_s=0.001), Behaviour(delay_s=0.2)
+    with fake_llm_server(fast) as first, fake_llm_server(slow) as second:
+        asyncio.run(complete((first, second), *(f"caption {i}" for i in range(100))))
+    assert fast.requests.total() > 3 * slow.requests.total() > 0
 
 
-def test_a_failing_server_rests_twice_as_long_each_time() -> None:
+def test_each_failure_doubles_the_backoff() -> None:
     one, other = Endpoint("one"), Endpoint("other")
-    one.failed(0.01, None)
-    assert next_endpoint([one, other]) is other
-    first = one.rest_s
-    one.failed(0.01, None)  # sent before
-    assert one.rest_s <= first <= 0.01
-    while one.rest_s:
+    one.record_failure(0.01, None)
+    assert choose_endpoint([one, other]) is other
+    first = one.backoff_s
+    one.record_failure(0.01, None)  # of a request that was sent earlier: ignored
+    assert one.backoff_s <= first <= 0.01
+    while one.backoff_s:
         pass
-    one.failed(0.01, None)
-    assert 0.01 < one.rest_s <= 0.02
-    one.answered()
-    one.failed(0.01, told_s=5)
-    assert 4 < one.rest_s <= 5
+    one.record_failure(0.01, None)
+    assert 0.01 < one.backoff_s <= 0.02
+    one.record_success()
+    one.record_failure(0.01, retry_after_s=5)
+    assert 4 < one.backoff_s <= 5

@@ -1,4 +1,4 @@
-"""captions: our own server starts, reports, and is gone afterwards, whatever ends the stage."""
+"""captions: the stage starts its server, reports its errors, and always ends it."""
 
 import os
 import signal
@@ -20,11 +20,10 @@ from flap.captions.endpoints import Endpoints
 from flap.captions.prompt import load_prompt
 from flap.captions.server import serve
 from flap.core.errors import UserError
-from pipeline import captions as stage
 
 FAKE_SERVER = Path(__file__).with_name("fake_llm_server.py")
 SERVING_PYTHON = PARAMS.parent / ".venv-vllm/bin/python"
-# A stand-in for the serving environment: notes its pid, starts a child, maps shared memory.
+# Replaces the serving environment: starts a child, maps shared memory, writes down all three.
 STAND_IN = """\
 #!{python}
 import os, runpy, subprocess, sys
@@ -52,7 +51,7 @@ def _stand_in(tmp_path: Path, pids: Path, then: str = SERVE) -> Path:
 
 
 def _left_over(pids: Path, patience_s: float = 15.0) -> list[str]:
-    """What is still there of the stand-in, its child and its shared memory."""
+    """What still exists after `patience_s`: the stand-in, its child, its shared memory."""
     *numbers, memory = pids.read_text().split()
     end = time.monotonic() + patience_s
     while True:
@@ -68,7 +67,7 @@ def _serve(tmp_path: Path, **changes: object) -> AbstractContextManager[Endpoint
     return serve(tmp_path, "fake-llm", load_prompt("few_shot"), settings, tmp_path / "vllm.log")
 
 
-def test_server_is_gone_after_the_block_and_after_an_exception(
+def test_the_server_ends_with_the_block_and_after_an_exception(
     tmp_path: Path, pids: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLAP_VLLM_PYTHON", str(_stand_in(tmp_path, pids)))
@@ -94,7 +93,7 @@ def test_a_server_that_ends_while_starting_shows_its_last_lines(
     assert _left_over(pids, 0.0) == []
 
 
-def test_a_server_that_is_never_ready_is_given_up(
+def test_a_server_that_is_never_ready_is_an_error(
     tmp_path: Path, pids: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = _stand_in(tmp_path, pids, then="import time; sys.stdout.flush(); time.sleep(600)")
@@ -135,7 +134,7 @@ def test_the_server_does_not_outlive_a_killed_stage(
         from flap.core.config import load_section
         settings = load_section(Path({str(PARAMS)!r}), "captions", CaptionsConfig).serve
         here = Path({str(tmp_path)!r})
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI may have it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may ignore it
         with serve(here, "fake-llm", load_prompt("few_shot"), settings, here / "vllm.log"):
             print("up", flush=True)
             time.sleep(600)
@@ -159,7 +158,7 @@ def test_the_stage_starts_its_own_server(
 ) -> None:
     inputs = write_inputs(tmp_path)
     monkeypatch.setenv("FLAP_VLLM_PYTHON", str(_stand_in(tmp_path, pids)))
-    stage.main(**inputs.arguments())
+    inputs.run()
     assert len(pd.read_parquet(inputs.root / "data/captions/demo")) == 18
     assert _left_over(pids, 0.0) == []
     log = inputs.root / "data/.work/captions/demo.vllm.log"
@@ -176,7 +175,7 @@ def test_real_vllm_serves_a_tiny_random_llama(
     _tiny_llama(inputs.root / "data/llm/model")
     monkeypatch.setenv("FLAP_VLLM_PYTHON", str(SERVING_PYTHON))
     before = set(Path("/dev/shm").glob("psm_*"))
-    stage.main(**inputs.arguments())
+    inputs.run()
     captions = pd.read_parquet(inputs.root / "data/captions/demo")
     assert len(captions) == 18
     assert (captions["reason"] != "request_failed").all()
@@ -184,7 +183,7 @@ def test_real_vllm_serves_a_tiny_random_llama(
 
 
 def _tiny_llama(folder: Path) -> None:
-    """Random weights, a byte-level tokenizer of 256 tokens and two specials."""
+    """A checkpoint of random weights, with a tokenizer of 256 bytes and two special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -211,7 +210,7 @@ def _tiny_llama(folder: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether the process runs; a zombie waits only for its parent to take notice."""
+    """Whether the process exists and is no zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

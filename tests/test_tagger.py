@@ -1,9 +1,10 @@
-"""Stage `tagger`: targets, mAP, and that training learns what can be learned."""
+"""Stage `tagger`: targets, mAP, training, resuming, and import of a released tagger."""
 
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from flap.model.tagger import Tagger, save_tagger
 from flap.model.windows import SpecAugment
 from flap.tagger.build import build
 from flap.tagger.config import TaggerConfig
-from flap.tagger.loop import mean_average_precision, predict, targets, train
+from flap.tagger.evaluate import mean_average_precision, predict
+from flap.tagger.labels import describe_unknown, make_targets
+from flap.tagger.train import train
 from flap.training.checkpoint import Checkpoints
 
 ENCODER = EncoderConfig(
@@ -47,17 +50,25 @@ CONFIG = TaggerConfig(
 )
 
 
-def test_targets_count_labels_that_are_no_class() -> None:
-    found = targets(pd.Series([["Rain"], ["Siren", "Moo"], ["Moo"], []]), SOUNDS)
+def test_targets_and_counts_of_labels_that_are_no_class() -> None:
+    found = make_targets(pd.Series([["Rain"], ["Siren", "Moo"], ["Moo"], []]), SOUNDS)
     assert found.hot_CX.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert found.unknown == {"Moo": 2}
+
+
+def test_only_the_most_frequent_unknown_labels_are_listed() -> None:
+    counts = Counter({f"sound {n}": n for n in range(1, 8)})
+    listed = "sound 7 (7), sound 6 (6), sound 5 (5), sound 4 (4), sound 3 (3), …"
+    assert describe_unknown(counts) == f"7 labels: {listed}"
+    assert describe_unknown(Counter({"Moo": 2})) == "1 label: Moo (2)"
 
 
 def test_map_by_hand() -> None:
     hot = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]], dtype=np.float32)
     probability = np.array([[0.9, 0.1, 0.5], [0.5, 0.2, 0.5], [0.1, 0.3, 0.5]])
     found = mean_average_precision(hot, probability)
-    # class 0: hits at places 1 and 3, (1 + 2/3) / 2; class 1: hit at place 2; class 2 is absent
+    # Class 0 has hits at ranks 1 and 3: (1 + 2/3) / 2. Class 1 has a hit at rank 2. Class 2 has
+    # no positive.
     assert found["mAP"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
     assert (found["classes"], found["clips"]) == (2, 3)
     assert found["chance"] == pytest.approx(0.5)
@@ -66,7 +77,7 @@ def test_map_by_hand() -> None:
 def test_training_learns_and_resumes_to_the_bit(corpus: Corpus, tmp_path: Path) -> None:
     clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["train"])
     holdout = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
-    hot_CX = targets(clips["labels"], SOUNDS).hot_CX
+    hot_CX = make_targets(clips["labels"], SOUNDS).hot_CX
 
     def trained(checkpoints: Path) -> np.ndarray:
         torch.manual_seed(0)
@@ -76,15 +87,15 @@ def test_training_learns_and_resumes_to_the_bit(corpus: Corpus, tmp_path: Path) 
 
     unbroken = trained(tmp_path / "unbroken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", _save_twice_then_die(Checkpoints.save))
+        patch.setattr(Checkpoints, "save", _save_twice_then_interrupt(Checkpoints.save))
         with pytest.raises(KeyboardInterrupt):
             trained(tmp_path / "broken")
     assert np.array_equal(trained(tmp_path / "broken"), unbroken)
-    truth = targets(holdout["labels"], SOUNDS).hot_CX
+    truth = make_targets(holdout["labels"], SOUNDS).hot_CX
     assert mean_average_precision(truth, unbroken)["mAP"] > 0.95
 
 
-def _save_twice_then_die(save: Callable[..., None]) -> Callable[..., None]:
+def _save_twice_then_interrupt(save: Callable[..., None]) -> Callable[..., None]:
     def wrapped(checkpoints: Checkpoints, step: int) -> None:
         if step > 2 * CONFIG.checkpoint_every:
             raise KeyboardInterrupt
@@ -93,10 +104,10 @@ def _save_twice_then_die(save: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def test_too_few_clips_for_a_batch_are_an_error(corpus: Corpus, tmp_path: Path) -> None:
+def test_fewer_clips_than_a_batch_are_an_error(corpus: Corpus, tmp_path: Path) -> None:
     clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
     config = CONFIG.model_copy(update={"epochs": 1, "batch": 64})
-    with pytest.raises(UserError, match="make no batch of 64"):
+    with pytest.raises(UserError, match=r"fewer than one batch of 64; lower tagger\.batch"):
         train(config, Tagger(ENCODER, 3), clips, np.zeros((6, 3)), tmp_path)
 
 
@@ -104,8 +115,8 @@ def weights(source: Path) -> WeightsConfig:
     return WeightsConfig(source=str(source), revision=None, sha256=None)
 
 
-def test_a_released_tagger_is_taken_as_it_is(corpus: Corpus, tmp_path: Path) -> None:
-    """`epochs: 0` by the stage's own command line: no training, and mAP where there are labels."""
+def test_a_released_tagger_is_imported_without_training(corpus: Corpus, tmp_path: Path) -> None:
+    """The stage's command line with `epochs: 0`: the same weights, and the mAP of the holdout."""
     torch.manual_seed(1)
     save_tagger(tmp_path / "released", Tagger(ENCODER, 527), display_names())
     config = CONFIG.model_copy(update={"epochs": 0, "weights": weights(tmp_path / "released")})
@@ -134,9 +145,9 @@ def test_a_released_tagger_is_taken_as_it_is(corpus: Corpus, tmp_path: Path) -> 
     assert json.loads((tmp_path / "tagger.json").read_text())["classes"] == 3
 
 
-def test_no_training_and_no_head_is_an_error(tmp_path: Path) -> None:
+def test_neither_training_nor_a_head_is_an_error(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"epochs": 0})
-    with pytest.raises(UserError, match=r"tagger\.weights must name a fine-tuned tagger"):
+    with pytest.raises(UserError, match=r"tagger\.weights: .* must name a fine-tuned tagger"):
         build(config, ENCODER, 3)
     family = ENCODER.model_copy(update={"n_mels": 128})
     torch.save(AudioEncoder(family).state_dict(), tmp_path / "encoder.pth")
@@ -145,7 +156,7 @@ def test_no_training_and_no_head_is_an_error(tmp_path: Path) -> None:
         build(headless, family, 3)
 
 
-def test_other_front_end_is_an_error(corpus: Corpus) -> None:
+def test_another_front_end_is_an_error(corpus: Corpus) -> None:
     clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
     check_front_end(clips, 32)
     with pytest.raises(UserError, match=r"has 32 mel bins, encoder\.n_mels is 64"):

@@ -1,4 +1,4 @@
-"""Stage `tagging`: the best labels above the threshold, a row for every clip."""
+"""Stage `tagging`: the best labels above the threshold, and one row for each clip."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_top_tags_are_best_first_and_bounded() -> None:
     assert top_tags(probability, SOUNDS, 3, 0.95) == Tags([], [])
 
 
-def test_every_clip_gets_a_row(corpus: Corpus, tmp_path: Path) -> None:
+def test_each_clip_has_a_row(corpus: Corpus, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_tagger(tmp_path / "tagger", Tagger(ENCODER, 3), SOUNDS)
     config = TaggingConfig(batch=4, top_k=2, threshold=0.0)

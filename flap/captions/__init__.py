@@ -1,1 +1,1 @@
-"""Weak captions + detected sound events → enriched captions, by a language model, audited."""
+"""Stage `captions`: captions and detected sound events → enriched captions, each checked."""

@@ -1,8 +1,8 @@
-"""What a model already answered: key → answer, in one SQLite file that survives kills.
+"""The model's completions so far: one SQLite file that maps request keys to completions.
 
-The key covers everything that shapes an answer, so entries never go stale. Each answer is
-committed as it arrives; a rerun asks only for what is missing. Several processes on one
-machine may share the file.
+The key covers everything that determines a completion, so an entry never becomes stale. Each
+completion is committed when it arrives: a killed run loses none, and a rerun sends only the
+requests that have no completion yet. Several processes on one machine may share the file.
 """
 
 import hashlib
@@ -23,73 +23,77 @@ CREATE TABLE IF NOT EXISTS answers (
 ) WITHOUT ROWID
 """
 _KEY_BYTES = 16
-_MOST_VARIABLES = 30_000  # of one statement; SQLite's limit is 32,766
+_MAX_VARIABLES = 30_000  # in one statement; SQLite's limit is 32,766
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A model's answer, why it ended ("stop" or "length"), and what it cost."""
+class Completion:
+    """A model's answer to one request, in the order of the cache's columns."""
 
     text: str
-    finish: str
-    prompt_tokens: int = 0  # 0: the server does not say
+    finish_reason: str  # "stop", or "length" if max_tokens cut the text off
+    prompt_tokens: int = 0  # 0: the server does not report them
     answer_tokens: int = 0
-    seconds: float = 0.0  # from sending the request to its answer
+    seconds: float = 0.0  # from sending the request to receiving the answer, with retries
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Sums over a data set's answers, whatever prompt they were given to."""
+class Usage:
+    """Sums over all cached completions of a dataset, over all prompts and models."""
 
     requests: int
     seconds: float
 
 
-def request_key(shape: Any) -> bytes:
-    """A hash of everything that shapes an answer: weights, prompt, sampling, attempt."""
-    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).digest()[:_KEY_BYTES]
+def request_key(content: Any) -> bytes:
+    """Hash of everything that determines a completion: weights, prompt, sampling, attempt."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()[:_KEY_BYTES]
 
 
-class AnswerCache:
-    """The file as a mapping; use as a context manager."""
+class CompletionCache:
+    """The SQLite file as a mapping; a context manager.
+
+    Raises:
+        UserError: the file is not a usable SQLite database.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-            # Write-ahead: an answer is one append, and a kill of the process loses none.
+            # Write-ahead log: each insert is one append, and a killed process loses none.
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(_TABLE)
         except sqlite3.Error as error:
             raise UserError(f"{path}: not a usable cache ({error}); delete it") from error
 
-    def get(self, key: bytes) -> Answer | None:
+    def get(self, key: bytes) -> Completion | None:
         return self.get_many([key]).get(key)
 
-    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
-        """Those of the keys that are known, with their answers."""
-        found: dict[bytes, Answer] = {}
-        for start in range(0, len(keys), _MOST_VARIABLES):
-            some = keys[start : start + _MOST_VARIABLES]
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Completion]:
+        """The completions of those keys that are in the cache."""
+        found: dict[bytes, Completion] = {}
+        for start in range(0, len(keys), _MAX_VARIABLES):
+            part = keys[start : start + _MAX_VARIABLES]
             query = (
                 "SELECT key, text, finish, prompt_tokens, answer_tokens, seconds FROM answers "
-                f"WHERE key IN ({','.join('?' * len(some))})"
+                f"WHERE key IN ({','.join('?' * len(part))})"
             )
-            found |= {key: Answer(*rest) for key, *rest in self._db.execute(query, some)}
+            found |= {key: Completion(*values) for key, *values in self._db.execute(query, part)}
         return found
 
-    def put(self, key: bytes, answer: Answer, dataset: str) -> None:
+    def put(self, key: bytes, completion: Completion, dataset: str) -> None:
         self._db.execute(
             "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (key, dataset, *astuple(answer)),
+            (key, dataset, *astuple(completion)),
         )
 
-    def spent(self, dataset: str) -> Spent:
+    def usage(self, dataset: str) -> Usage:
         query = "SELECT count(*), coalesce(sum(seconds), 0) FROM answers WHERE dataset = ?"
-        return Spent(*self._db.execute(query, (dataset,)).fetchone())
+        return Usage(*self._db.execute(query, (dataset,)).fetchone())
 
-    def __enter__(self) -> "AnswerCache":
+    def __enter__(self) -> "CompletionCache":
         return self
 
     def __exit__(

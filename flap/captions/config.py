@@ -10,31 +10,31 @@ Split = Literal["train", "val", "test"]
 
 
 class ServeConfig(Section):
-    """How vLLM is started when the environment names no endpoint."""
+    """How the stage starts vLLM if FLAP_LLM_ENDPOINTS is not set."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     enforce_eager: bool
     max_model_len: PositiveInt  # tokens of prompt and answer together
-    kv_cache_gib: PositiveInt  # on the CPU only; a GPU takes what is free
-    tensor_parallel: PositiveInt  # GPUs that share the model
+    kv_cache_gib: PositiveInt  # on a CPU; ignored on a GPU, where vLLM uses the free memory
+    tensor_parallel: PositiveInt  # GPUs for one copy of the model
     data_parallel: PositiveInt  # copies of the model
     startup_seconds: float
 
 
 class CaptionsConfig(Section):
-    """What is asked of the language model, and which answers are kept."""
+    """The requests to the language model, and the limits of answers that are kept."""
 
     splits: tuple[Split, ...]
     prompt: str  # file in flap/captions/prompts, without .yaml
-    tries: PositiveInt  # times a caption is asked, each with another opening, until one is kept
+    tries: PositiveInt  # requests for a caption, each with another opening, until one is kept
     max_tags: PositiveInt
-    max_tag_words: PositiveInt  # over all tags of a request; a word is one or two tokens
+    max_tag_words: PositiveInt  # total over the tags of a request; a word is one or two tokens
     temperature: float
     max_tokens: PositiveInt
     seed: NonNegativeInt
     concurrency: PositiveInt  # requests in flight
     max_words: int
-    max_text_tokens: PositiveInt  # what text encoders read; of the LLM's tokenizer
+    max_text_tokens: PositiveInt  # of the LLM's tokenizer; the length that text encoders read
     min_tag_coverage: float
     min_faithfulness: float
     max_invented: float
@@ -43,7 +43,7 @@ class CaptionsConfig(Section):
 
     @property
     def sampling(self) -> dict[str, float]:
-        """What a request says of sampling."""
+        """The sampling parameters of a request."""
         return {
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,

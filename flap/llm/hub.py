@@ -1,4 +1,4 @@
-"""A checkpoint from the Hugging Face hub, or from a directory that is already here."""
+"""A checkpoint from the Hugging Face hub, or from a local directory."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from flap.core.errors import UserError, first_line
 from flap.llm.config import LlmConfig
 
-# Weights as safetensors only: pickled ones can run code when they are loaded.
+# Only safetensors weights: pickled weights can run code when they are loaded.
 _WANTED = [
     "*.safetensors",
     "*.json",
@@ -21,7 +21,12 @@ _UNWANTED = ["*/*", "*.bin.index.json", "consolidated*"]
 
 
 def download(config: LlmConfig, folder: Path) -> None:
-    """Fetch `config.source` at `config.revision` to `folder`; a killed download goes on there."""
+    """Download `config.source` at `config.revision` to `folder`; resumes a killed download.
+
+    Raises:
+        UserError: the repository or revision does not exist, needs a licence to be accepted, or
+            the hub cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -52,13 +57,17 @@ def download(config: LlmConfig, folder: Path) -> None:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise UserError(
             f"the hub cannot be reached for {wanted} ({first_line(error)}); copy the checkpoint "
-            "to a directory here, and set llm.kind: local and llm.source to that directory"
+            "to a local directory, and set llm.kind: local and llm.source to that directory"
         ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
 def copy_directory(config: LlmConfig, folder: Path) -> None:
-    """Copy the files of the directory `config.source`, but pickles and code."""
+    """Copy the files of the directory `config.source` to `folder`, without pickles and code.
+
+    Raises:
+        UserError: `config.source` is not a directory.
+    """
     source = Path(config.source)
     if not source.is_dir():
         raise UserError(f"llm.source: {source} is not a directory")

@@ -30,11 +30,10 @@ class Spent:
     requests: int
     prompt_tokens: int
     answer_tokens: int
-    server_seconds: float  # over all prompts so far, summed over requests, which run side by side
 
 
 @dataclass(frozen=True)
-class Captions:
+class CaptionsSummary:
     """The enriched captions of a dataset."""
 
     rows: int
@@ -53,7 +52,7 @@ class Captions:
         return dict(self.reasons).get(FAILED, 0)
 
 
-def read_captions(folder: Path, metrics: Path, config: ReportConfig) -> Captions | None:
+def read_captions(folder: Path, metrics: Path, config: ReportConfig) -> CaptionsSummary | None:
     """What stage `captions` left for one dataset; None if there are no rows.
 
     Args:
@@ -69,7 +68,7 @@ def read_captions(folder: Path, metrics: Path, config: ReportConfig) -> Captions
         choice.add(path, rows)
         writers |= _writers(path)
     places = {"best": choice.best, "worst": choice.worst, "random": choice.random}
-    return Captions(
+    return CaptionsSummary(
         rows=n_rows,
         kept=tally.kept,
         reasons=sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0])),

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from flap.report.captions import Captions
+from flap.report.captions import CaptionsSummary
 from flap.report.examples import RULE
 from flap.report.facts import Facts
 from flap.report.figures import compared_chart, flops_chart, histogram, history_charts
@@ -100,7 +100,7 @@ def _audio_figure(dataset: Dataset) -> Markup:
     return histogram(durations, "duration, seconds", "clips", None)
 
 
-def _caption_figures(captions: Captions) -> list[tuple[str, Markup]]:
+def _caption_figures(captions: CaptionsSummary) -> list[tuple[str, Markup]]:
     """Of the answers; a measure that none has gives no figure."""
     titles = (
         ("n_words", "words", None),

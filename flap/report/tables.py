@@ -9,7 +9,7 @@ import pandas as pd
 
 from flap.core.schemas import CLIPS, MELS, REJECTS, TAGS, TableSpec
 from flap.core.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
-from flap.report.captions import Captions, read_captions
+from flap.report.captions import CaptionsSummary, read_captions
 from flap.report.config import ReportConfig
 from flap.report.levels import COLUMNS as LEVELS
 
@@ -53,7 +53,7 @@ class Dataset:
     rejects: list[Reason]
     audio: pd.DataFrame | None  # duration_s, source_rate_hz, channels, loudness and the like
     tags: list[tuple[str, int]] | None
-    captions: Captions | None
+    captions: CaptionsSummary | None
 
     @property
     def rates(self) -> list[tuple[str, int]]:
@@ -113,7 +113,9 @@ def _by_split(clips: pd.DataFrame) -> list[tuple[str, int]]:
     return [(split, found[split]) for split in SPLITS if split in found]
 
 
-def _counts(sources: Path, audio: Path, tagging: Path, captions: Captions | None) -> list[Count]:
+def _counts(
+    sources: Path, audio: Path, tagging: Path, captions: CaptionsSummary | None
+) -> list[Count]:
     counts = []
     if n_sources := count_rows(sources):
         refused = count_rows(sources / REJECTS_FOLDER)

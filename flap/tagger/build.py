@@ -1,4 +1,4 @@
-"""The tagger before fine-tuning: from scratch, or from a released checkpoint."""
+"""The tagger before fine-tuning: with random weights, or with those of a released checkpoint."""
 
 import torch
 
@@ -14,10 +14,11 @@ from flap.tagger.config import TaggerConfig
 def build(
     config: TaggerConfig, encoder: EncoderConfig, n_classes: int
 ) -> tuple[Tagger, ImportReport | None]:
-    """The tagger on its device, and what became of each imported tensor.
+    """The tagger on its device, and a report on each imported tensor.
 
     Raises:
-        UserError: it is not to be trained, and its head is not imported either.
+        UserError: the mask does not fit the encoder, the weights cannot be imported, or the head
+            would have neither imported weights nor training.
     """
     check_mask(config.mask, encoder.grid, "tagger.mask", must_hide=False)
     torch.manual_seed(config.seed)
@@ -25,6 +26,6 @@ def build(
     report = import_weights(tagger, config.weights) if config.weights else None
     if not config.epochs and (report is None or "head.weight" in report.fresh):
         raise UserError(
-            "tagger.epochs is 0, so tagger.weights must name a fine-tuned tagger with its head"
+            "tagger.weights: with tagger.epochs 0, this must name a fine-tuned tagger with its head"
         )
     return tagger.to(default_device()), report

@@ -11,11 +11,13 @@ from flap.model.windows import SpecAugment
 
 
 class TaggerConfig(Section):
+    """The tagger: its initial weights, its training, and its evaluation."""
+
     seed: NonNegativeInt
-    weights: WeightsConfig | None  # a released checkpoint to start from; null: from scratch
-    mask: MaskConfig  # tokens left out in training, as AudioMAE does in fine-tuning
+    weights: WeightsConfig | None  # a released checkpoint to start from; null: random weights
+    mask: MaskConfig  # tokens removed in training, as AudioMAE does in fine-tuning
     spec_augment: SpecAugment
-    epochs: NonNegativeInt  # 0: the weights as they are, which then must bring a head
+    epochs: NonNegativeInt  # 0: no training; `weights` must then have a head
     batch: PositiveInt
     learning_rate: float
     betas: tuple[float, float]
@@ -23,5 +25,5 @@ class TaggerConfig(Section):
     warmup_steps: NonNegativeInt
     shuffle_shards: PositiveInt
     checkpoint_every: PositiveInt  # steps
-    holdout_split: Literal["val", "test"]  # what mAP is measured on; never trained on
+    holdout_split: Literal["val", "test"]  # for mAP; never used for training
     loader_workers: NonNegativeInt

@@ -1,1 +1,1 @@
-"""Stage `tagging`: log-mels → the sound events that the tagger hears in each clip."""
+"""Stage `tagging`: log-mels → the sound events that the tagger detects in each clip."""

@@ -6,6 +6,8 @@ from flap.core.config import Section
 
 
 class TaggingConfig(Section):
-    batch: PositiveInt
-    top_k: PositiveInt
-    threshold: float  # probability from which a label counts
+    """Which labels of a clip become tags."""
+
+    batch: PositiveInt  # clips per forward pass
+    top_k: PositiveInt  # most tags of a clip
+    threshold: float  # smallest probability of a tag

@@ -18,6 +18,8 @@ from flap.tagging.config import TaggingConfig
 
 @dataclass(frozen=True)
 class Tags:
+    """The tags of one clip."""
+
     labels: list[str]  # best first
     scores: list[float]
 
@@ -25,20 +27,25 @@ class Tags:
 def top_tags(
     probability_X: np.ndarray, labels: tuple[str, ...], top_k: int, threshold: float
 ) -> Tags:
-    """The at most `top_k` labels at or above `threshold`, best first."""
-    best = np.argsort(-probability_X, kind="stable")[:top_k]
-    chosen = [i for i in best if probability_X[i] >= threshold]
+    """At most `top_k` labels with at least the probability `threshold`, best first.
+
+    Args:
+        probability_X: one for each of the tagger's X classes.
+        labels: names of the classes.
+    """
+    ranked = np.argsort(-probability_X, kind="stable")[:top_k]
+    chosen = [i for i in ranked if probability_X[i] >= threshold]
     return Tags([labels[i] for i in chosen], [float(probability_X[i]) for i in chosen])
 
 
-_load = lru_cache(maxsize=1)(load_tagger)  # once a worker process, not once a shard
+_load_cached = lru_cache(maxsize=1)(load_tagger)  # loads once per process, not once per shard
 
 
 @torch.inference_mode()
 def tag_shard(mels: Path, target: Path, tagger: Path, config: TaggingConfig) -> None:
-    """Write `target` (TAGS), one row for each row of `mels`."""
-    torch.set_num_threads(1)  # one process a core does the parallel work
-    saved, device = _load(tagger), default_device()
+    """Write the shard `target` (TAGS), with one row for each row of `mels`."""
+    torch.set_num_threads(1)  # the executor runs one process per core
+    saved, device = _load_cached(tagger), default_device()
     model = saved.model.to(device)
     clips = read_table(mels, MELS, ["clip_id"]).to_pandas()
     clips["path"], clips["row"] = str(mels), np.arange(len(clips))

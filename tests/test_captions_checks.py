@@ -1,4 +1,4 @@
-"""captions: each rule of the audit both ways, its measures, and the metrics of a table, by hand."""
+"""captions: each reason to reject an answer, each measure, and the metrics of a table."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ from captions_inputs import config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flap.captions.audit import (
+from flap.captions.checks import (
     REASONS,
-    Verdict,
-    audit,
+    CheckResult,
+    check_caption,
     faithfulness,
     invented,
     invented_sounds,
@@ -20,7 +20,7 @@ from flap.captions.audit import (
 )
 from flap.captions.metrics import caption_metrics
 from flap.captions.prompt import spoken_tag
-from flap.captions.words import sound_kin, word_lists, wording
+from flap.captions.words import implied_sounds, tokenize, word_lists
 from flap.core.audioset import display_names
 from flap.core.schemas import CAPTIONS
 from flap.core.shards import shard_name, write_rows
@@ -28,12 +28,16 @@ from flap.core.shards import shard_name, write_rows
 DOG, RAIN = ["Dog"], ["Rain", "Siren"]
 
 
-def _judge(original: str, tags: list[str], answer: str | None, finish: str = "stop") -> Verdict:
-    return audit(original, tags, answer, finish, 0, config())
+def _check(
+    original: str, tags: list[str], answer: str | None, finish_reason: str = "stop"
+) -> CheckResult:
+    return check_caption(
+        original, tags, answer, finish_reason=finish_reason, n_tokens=0, limits=config()
+    )
 
 
 @pytest.mark.parametrize(
-    ("original", "tags", "answer", "finish", "reason"),
+    ("original", "tags", "answer", "finish_reason", "reason"),
     [
         ("A dog barks.", RAIN, "A dog barks in the rain.", "stop", ""),
         ("A dog barks.", DOG, None, "", "request_failed"),
@@ -54,28 +58,38 @@ def _judge(original: str, tags: list[str], answer: str | None, finish: str = "st
         ("A dog barks.", DOG, "A dog barking, a lion eating grapes.", "stop", "invented"),
     ],
 )
-def test_audit_reasons(
-    original: str, tags: list[str], answer: str | None, finish: str, reason: str
+def test_reason_of_an_answer(
+    original: str, tags: list[str], answer: str | None, finish_reason: str, reason: str
 ) -> None:
-    assert _judge(original, tags, answer, finish).reason == reason
+    assert _check(original, tags, answer, finish_reason).reason == reason
     assert reason in {"", *REASONS}
 
 
-def test_too_long_counts_tokens_too() -> None:
-    row = ("A dog barks.", DOG, "A dog is barking.", "stop")
+@pytest.mark.parametrize(("n_tokens", "reason"), [(10, ""), (11, "too_long")])
+def test_more_than_max_text_tokens_is_too_long(n_tokens: int, reason: str) -> None:
     limits = config(max_text_tokens=10)
-    assert audit(*row, 10, limits).reason == ""
-    assert audit(*row, 11, limits).reason == "too_long"
+    result = check_caption(
+        "A dog barks.",
+        DOG,
+        "A dog is barking.",
+        finish_reason="stop",
+        n_tokens=n_tokens,
+        limits=limits,
+    )
+    assert result.reason == reason
 
 
-def test_the_limit_of_invented_sounds_is_what_is_kept() -> None:
-    row = (
+@pytest.mark.parametrize(("limit", "reason"), [(1, ""), (0, "invented_sounds")])
+def test_max_invented_sounds_are_allowed(limit: int, reason: str) -> None:
+    result = check_caption(
         "A dog barks loudly at a red car.",
         DOG,
         "A dog barking loudly at a red car, with a cat.",
+        finish_reason="stop",
+        n_tokens=0,
+        limits=config(max_invented_sounds=limit),
     )
-    assert audit(*row, "stop", 0, config(max_invented_sounds=1)).reason == ""
-    assert audit(*row, "stop", 0, config(max_invented_sounds=0)).reason == "invented_sounds"
+    assert result.reason == reason
 
 
 @pytest.mark.parametrize(
@@ -104,8 +118,8 @@ def test_the_limit_of_invented_sounds_is_what_is_kept() -> None:
         ("A dog is barking, this scene: of course.", "invented"),
     ],
 )
-def test_what_a_model_says_around_a_caption(answer: str, reason: str) -> None:
-    assert _judge("A dog barks.", DOG, answer).reason == reason
+def test_refusals_chat_and_echoes_are_told_from_captions(answer: str, reason: str) -> None:
+    assert _check("A dog barks.", DOG, answer).reason == reason
 
 
 @pytest.mark.parametrize(
@@ -116,8 +130,8 @@ def test_what_a_model_says_around_a_caption(answer: str, reason: str) -> None:
         "A man says here is the situation: I cannot help.",
     ],
 )
-def test_what_the_original_says_is_no_refusal_or_chat(original: str) -> None:
-    assert _judge(original, ["Dog"], f"{original} A dog barks.").reason == ""
+def test_words_of_the_original_are_no_refusal_or_chat(original: str) -> None:
+    assert _check(original, ["Dog"], f"{original} A dog barks.").reason == ""
 
 
 @pytest.mark.parametrize(
@@ -137,8 +151,8 @@ def test_what_the_original_says_is_no_refusal_or_chat(original: str) -> None:
     ],
 )
 def test_other_languages_are_not_english(answer: str) -> None:
-    assert not is_english(answer, wording(answer))
-    assert _judge("A dog barks.", DOG, answer).reason == "non_english"
+    assert not is_english(answer, tokenize(answer))
+    assert _check("A dog barks.", DOG, answer).reason == "non_english"
 
 
 @pytest.mark.parametrize(
@@ -158,15 +172,15 @@ def test_other_languages_are_not_english(answer: str) -> None:
         "",
     ],
 )
-def test_english_is_english_even_without_function_words(answer: str) -> None:
-    assert is_english(answer, wording(answer))
+def test_english_without_function_words_is_english(answer: str) -> None:
+    assert is_english(answer, tokenize(answer))
 
 
 def test_word_lists_do_not_contradict_each_other() -> None:
     lists = word_lists()
     assert not lists.foreign & lists.stop
-    assert not lists.foreign & sound_kin().keys()
-    assert not lists.silent & sound_kin().keys()
+    assert not lists.foreign & implied_sounds().keys()
+    assert not lists.silent & implied_sounds().keys()
 
 
 @pytest.mark.parametrize(
@@ -188,27 +202,27 @@ def test_word_lists_do_not_contradict_each_other() -> None:
     ],
 )
 def test_tag_coverage_by_hand(tag: str, text: str, covered: bool) -> None:
-    assert tag_coverage([tag], wording(text)) == float(covered)
+    assert tag_coverage([tag], tokenize(text)) == float(covered)
 
 
 def test_shares_by_hand() -> None:
-    # dog, bark, twice, yard: three of four are kept, by stem and irregular form.
-    dogs = wording("In the yard, dogs are barking.")
-    assert faithfulness(wording("A dog barks twice in the yard."), dogs) == 0.75
-    assert faithfulness(wording("Bells rang."), wording("a bell rings")) == 1.0
-    assert faithfulness(wording("A dog\u2019s café."), wording("the dog's cafe")) == 1.0
-    assert tag_coverage(["Rain", "Dog"], wording("the dog is wet")) == 0.5
-    # bark, rain, lion, roar: the last two come from nowhere.
-    text = wording("Barking in the rain as a lion roars.")
-    assert invented(wording("Barking."), ["Rain"], text) == 0.5
-    assert invented(wording(""), [], wording("")) == 0.0
+    # Of dog, bark, twice and yard, three are kept; "barks" and "barking" have one stem.
+    dogs = tokenize("In the yard, dogs are barking.")
+    assert faithfulness(tokenize("A dog barks twice in the yard."), dogs) == 0.75
+    assert faithfulness(tokenize("Bells rang."), tokenize("a bell rings")) == 1.0
+    assert faithfulness(tokenize("A dog\u2019s café."), tokenize("the dog's cafe")) == 1.0
+    assert tag_coverage(["Rain", "Dog"], tokenize("the dog is wet")) == 0.5
+    # Of bark, rain, lion and roar, the last two are invented.
+    text = tokenize("Barking in the rain as a lion roars.")
+    assert invented(tokenize("Barking."), ["Rain"], text) == 0.5
+    assert invented(tokenize(""), [], tokenize("")) == 0.0
 
 
-def test_a_verdict_by_hand() -> None:
-    found = _judge("A dog barks in a yard.", ["Dog", "Rain"], "Rain and a dog barking, and a cat.")
-    # The original names one tag of two; of dog, bark, yard two are kept; of rain, dog, bark, cat
-    # the cat is new, and a sound.
-    assert found == Verdict(8, 0, 1.0, 0.5, 2 / 3, 0.25, 1, "invented_sounds")
+def test_a_check_result_by_hand() -> None:
+    found = _check("A dog barks in a yard.", ["Dog", "Rain"], "Rain and a dog barking, and a cat.")
+    # The original names one of two tags. Of dog, bark and yard, two are kept. Of rain, dog, bark
+    # and cat, the cat is invented, and is a sound.
+    assert found == CheckResult(8, 0, 1.0, 0.5, 2 / 3, 0.25, 1, "invented_sounds")
 
 
 @pytest.mark.parametrize(
@@ -221,29 +235,29 @@ def test_a_verdict_by_hand() -> None:
         ("A car passes.", ["Car"], "A car passes with a siren.", 1),
         ("A piano plays.", ["Piano"], "A piano and a guitar play music.", 1),
         ("A man talks.", ["Speech"], "A man talks, and guns and dogs are heard.", 2),
-        # Words that name no sound.
+        # Words of the list `silent`.
         ("A dog barks.", DOG, "Inside a small room, a dog makes noises in silence.", 0),
         ("A dog barks.", DOG, "A dog starts running outside with a low tone.", 0),
         ("A dog barks.", DOG, "A dog is playing on a wood and metal table in a park.", 0),
         ("A bell tolls.", ["Bell"], "A bell is ringing in a white house by the road.", 0),
-        # Another word of the same group, or of what words.yaml takes for the same.
+        # Words of one group in `same` or `covers`.
         ("A phone rings.", ["Ringtone"], "A telephone rings.", 0),
         ("A dog yaps.", DOG, "A puppy barks.", 0),
         ("Birds tweet.", ["Bird"], "Birds are chirping and singing.", 0),
         ("A man speaks.", ["Speech"], "The voice of a man in a conversation.", 0),
         ("A cat.", ["Cat"], "A cat meows.", 0),
-        # What a tag or a word of the original is one of.
+        # Hypernyms of a tag or of a word of the original.
         ("It is loud.", DOG, "An animal, a pet.", 0),
         ("It is loud.", ["Car"], "A vehicle with an engine in traffic.", 0),
         ("A violin plays.", ["Violin, fiddle"], "A fiddle plays music, an instrument.", 0),
         ("Rain falls.", ["Rain"], "Water falls as rain.", 0),
-        # An alternative of a tag.
+        # Another alternative of the tag.
         ("It is loud.", ["Fire engine, fire truck (siren)"], "A siren of a fire engine.", 0),
         ("", [], "", 0),
     ],
 )
 def test_invented_sounds_by_hand(original: str, tags: list[str], answer: str, sounds: int) -> None:
-    assert invented_sounds(wording(original), tags, wording(answer)) == sounds
+    assert invented_sounds(tokenize(original), tags, tokenize(answer)) == sounds
 
 
 _WORDS = st.sampled_from(
@@ -269,32 +283,32 @@ _TAGS = st.lists(st.sampled_from(display_names()), max_size=5, unique=True)
 
 @given(_TEXTS, _TAGS, _TEXTS)
 def test_measures_stay_in_their_ranges(original: str, tags: list[str], answer: str) -> None:
-    found = _judge(original, tags, answer)
+    found = _check(original, tags, answer)
     shares = found[1:5]
     assert all(0.0 <= share <= 1.0 for share in shares)
     assert 0 <= found.invented_sounds <= found.n_words
     assert found.reason in {"", *REASONS}
-    assert found.original_coverage == tag_coverage(tags, wording(original))
+    assert found.original_coverage == tag_coverage(tags, tokenize(original))
 
 
 @given(_TEXTS, _TAGS)
-def test_the_original_with_all_tags_spoken_is_perfect(original: str, tags: list[str]) -> None:
+def test_the_original_with_all_tags_has_perfect_measures(original: str, tags: list[str]) -> None:
     answer = f"{original}, with {' and '.join(map(spoken_tag, tags))}."
-    found = _judge(original, tags, answer)
+    found = _check(original, tags, answer)
     assert (found.tag_coverage, found.faithfulness) == (1.0, 1.0)
     assert (found.invented, found.invented_sounds) == (0.0, 0)
 
 
-def test_every_class_is_named_by_its_own_name_and_is_no_invention() -> None:
-    said = {tag: wording(spoken_tag(tag)) for tag in display_names()}
-    assert [tag for tag, text in said.items() if tag_coverage([tag], text) < 1] == []
-    assert [tag for tag, text in said.items() if invented_sounds(wording(""), [tag], text)] == []
+def test_the_name_of_a_class_covers_the_class_and_is_not_invented() -> None:
+    texts = {tag: tokenize(spoken_tag(tag)) for tag in display_names()}
+    assert [tag for tag, text in texts.items() if tag_coverage([tag], text) < 1] == []
+    assert [tag for tag, text in texts.items() if invented_sounds(tokenize(""), [tag], text)] == []
 
 
 @given(st.text(max_size=80))
-def test_any_text_is_judged(answer: str) -> None:
-    found = _judge("A dog barks.", DOG, answer)
-    assert found.n_words == len(wording(answer).words)
+def test_any_text_can_be_checked(answer: str) -> None:
+    found = _check("A dog barks.", DOG, answer)
+    assert found.n_words == len(tokenize(answer).words)
 
 
 def _row(clip: int, enriched: str, **measures: Any) -> dict[str, Any]:
@@ -352,9 +366,9 @@ def test_metrics_by_hand(tmp_path: Path) -> None:
         "invented_sounds": 0.3333,
         "words_enriched": 3.0,  # of 2, 5, 2
         "words_original": 5.0,
-        "needless_detail": 0.5,  # clips 1 and 4 of the four answered
+        "needless_detail": 0.5,  # clips 1 and 4 of four with an answer
         "dropped_labels": 0.375,  # of 0, 0, 0.5, 1
-        "duplicates": 1,  # clip 3 says what clip 0 says; clip 4 is not kept
+        "duplicates": 1,  # clip 3 equals clip 0; clip 4 is not kept
         "retried": 1,
         "requests": 6,
         "prompt_tokens": 500,

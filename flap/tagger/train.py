@@ -1,6 +1,5 @@
-"""Fine-tuning of the tagger on the labels of the training clips, and its mAP on held-out ones."""
+"""Fine-tuning of the tagger on the labels of the training clips."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,40 +9,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from flap.core.errors import UserError
-from flap.mels.reader import MelReader
 from flap.model.masking import draw_mask
 from flap.model.tagger import Tagger
-from flap.model.windows import middle_windows
 from flap.tagger.config import TaggerConfig
 from flap.training.batches import Batch, WindowDraw, read_batches
 from flap.training.checkpoint import Checkpoints
 from flap.training.order import MicroBatches, PairOrder
 from flap.training.schedule import set_learning_rate
 from flap.training.seeds import seed_of
-
-_EVALUATION_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Labels of clips as rows over the tagger's classes."""
-
-    hot_CX: np.ndarray  # float32, 1 where the clip has the class
-    unknown: dict[str, int]  # labels that are no class of the tagger, with their counts
-
-
-def targets(labels_of_clip: pd.Series, classes: tuple[str, ...]) -> Targets:
-    """Rows in the clips' order; labels that are no class are counted, not dropped unseen."""
-    position = {name: i for i, name in enumerate(classes)}
-    hot_CX = np.zeros((len(labels_of_clip), len(classes)), dtype=np.float32)
-    unknown: dict[str, int] = {}
-    for clip, labels in enumerate(labels_of_clip):
-        for label in labels:
-            if label in position:
-                hot_CX[clip, position[label]] = 1
-            else:
-                unknown[label] = unknown.get(label, 0) + 1
-    return Targets(hot_CX, unknown)
 
 
 def train(
@@ -53,10 +26,17 @@ def train(
     hot_CX: np.ndarray,
     checkpoints: Path,
 ) -> None:
-    """Train in place with binary cross-entropy, tokens masked as in `config.mask`.
+    """Train the tagger in place with binary cross-entropy and tokens masked by `config.mask`.
 
-    Resumes from what stands in the folder `checkpoints`; order, crops and masks are functions
-    of the step, so the weights are those of an unbroken run.
+    Training resumes from the folder `checkpoints`. Order, crops and masks depend only on the
+    seed and the step, so a resumed run ends with the same weights as an unbroken run.
+
+    Args:
+        clips: rows of `flap.mels.clips.usable_clips`.
+        hot_CX: multi-hot targets of the clips over the tagger's classes.
+
+    Raises:
+        UserError: all epochs together are shorter than one batch.
     """
     order = PairOrder(
         pd.factorize(clips["path"])[0],
@@ -68,7 +48,8 @@ def train(
     total_steps = config.epochs * len(clips) // config.batch
     if not total_steps:
         raise UserError(
-            f"tagger: {len(clips)} clips make no batch of {config.batch}; lower tagger.batch"
+            f"tagger: {len(clips)} clips in {config.epochs} epochs are fewer than one batch of "
+            f"{config.batch}; lower tagger.batch"
         )
     optimizer = torch.optim.AdamW(
         tagger.parameters(),
@@ -102,9 +83,9 @@ def train(
 def _loss(
     config: TaggerConfig, tagger: Tagger, step: int, batch: Batch, hot_CX: np.ndarray
 ) -> torch.Tensor:
-    """Binary cross-entropy of one batch, summed over classes.
+    """Binary cross-entropy of one batch: the sum over classes, the mean over clips.
 
-    A mean over 527 classes would leave the few present ones no weight.
+    The mean over 527 classes would make the gradient of the few present classes tiny.
     """
     device = next(tagger.parameters()).device
     generator = torch.Generator().manual_seed(seed_of(config.seed, step))
@@ -114,32 +95,3 @@ def _loss(
     )
     hot_BX = torch.from_numpy(hot_CX[[pair.clip for pair in batch.pairs]]).to(device)
     return F.binary_cross_entropy_with_logits(logits_BX, hot_BX, reduction="sum") / len(hot_BX)
-
-
-@torch.inference_mode()
-def predict(tagger: Tagger, clips: pd.DataFrame) -> np.ndarray:
-    """Probability of each class for the middle window of each clip, (clips, classes)."""
-    device, reader = next(tagger.parameters()).device, MelReader()
-    parts = []
-    for start in range(0, len(clips), _EVALUATION_BATCH):
-        rows = clips.iloc[start : start + _EVALUATION_BATCH]
-        windows = middle_windows(reader.read_all(rows), tagger.config.clip_frames, fusion=False)
-        parts.append(tagger.logits(windows.mel_BCTF.to(device)).sigmoid().float().cpu())
-    return torch.cat(parts).numpy()
-
-
-def mean_average_precision(hot_CX: np.ndarray, probability_CX: np.ndarray) -> dict[str, float]:
-    """mAP over the classes that occur, as AudioSet is scored, and how many those are.
-
-    `chance` is the mean share of positives: the average precision of a random order.
-    """
-    from sklearn.metrics import average_precision_score
-
-    present = hot_CX.any(axis=0)
-    hot_CX, probability_CX = hot_CX[:, present], probability_CX[:, present]
-    return {
-        "mAP": float(average_precision_score(hot_CX, probability_CX, average="macro")),
-        "chance": float(hot_CX.mean()),
-        "classes": int(present.sum()),
-        "clips": len(hot_CX),
-    }
