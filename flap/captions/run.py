@@ -82,8 +82,8 @@ class CaptionsRun:
         requests = RequestBuilder(prompt, model.name, model.weights_sha256, config)
         cache = out.parents[1] / ".cache" / "answers.sqlite"
         weights = model.weights_sha256
-        identity = fingerprint("captions", [], config, prompt=prompt.id, weights=weights)
-        work = Work.open(out, identity)
+        decides = fingerprint("captions", [], config, prompt=prompt.id, weights=weights)
+        work = Work.open(out, decides)
         return cls(ShardBuilder(requests, tags, cache, provenance), model, shards, work)
 
     def enrich(self) -> list[str]:
