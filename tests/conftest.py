@@ -7,9 +7,13 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from flap.core.schemas import AUDIT, CAPTIONS, CLIPS, MELS, mel_bytes
 from flap.core.shards import write_rows
+
+settings.register_profile("flap", deadline=None)  # no test measures time
+settings.load_profile("flap")
 
 SOUNDS = ("Rain", "Bark", "Siren")
 FRONT_END = {
