@@ -13,7 +13,7 @@ from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig, DemoDataset, SourcesConfig
 from flap.sources.corpus import write_corpus
 from flap.sources.demo.shards import DemoShards
-from flap.sources.item import Intake
+from flap.sources.record import AdapterOutput
 from pipeline.stage import PARAMS, print_counts, run
 
 
@@ -44,7 +44,7 @@ def _make_demo(dataset: str, entry: DemoDataset, sources: SourcesConfig, out: Pa
 
 def _read_corpus(dataset: str, entry: CorpusDataset, sources: SourcesConfig, out: Path) -> None:
     work = Work.open(out, fingerprint([], entry, sources, dataset=dataset))
-    corpus = read_corpus(dataset, entry, Intake(work.folder, out))
+    corpus = read_corpus(dataset, entry, AdapterOutput(work.folder, out))
     for note in corpus.notes:
         typer.echo(f"sources: {note}")
     write_corpus(corpus, entry, sources.shard_clips, work.folder)

@@ -16,10 +16,10 @@ from flap.core.shards import Row, read_folder, read_table
 from flap.mels.clips import count_described
 from flap.sources.adapters import read_corpus
 from flap.sources.config import DatasetsConfig, DrawnSplits, FolderDataset, SplitFractions
-from flap.sources.corpus import Corpus, write_corpus
+from flap.sources.corpus import CorpusRows, write_corpus
 from flap.sources.files import CorpusFiles
 from flap.sources.folder import table_name
-from flap.sources.item import Intake
+from flap.sources.record import AdapterOutput
 from flap.sources.splits import draw_splits
 from pipeline import sources as stage
 
@@ -45,8 +45,8 @@ def config(path: Path, seed: int = 1, **changes: str) -> FolderDataset:
     return FolderDataset.model_validate(entry | {"splits": splits} | changes)
 
 
-def read(dataset: str, config: FolderDataset) -> Corpus:
-    return read_corpus(dataset, config, Intake(Path("work"), Path("out")))
+def read(dataset: str, config: FolderDataset) -> CorpusRows:
+    return read_corpus(dataset, config, AdapterOutput(Path("work"), Path("out")))
 
 
 def test_golden_row(tmp_path: Path) -> None:

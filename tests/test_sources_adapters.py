@@ -22,8 +22,8 @@ from flap.core.errors import UserError
 from flap.core.shards import Row
 from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig
-from flap.sources.corpus import Corpus
-from flap.sources.item import Intake
+from flap.sources.corpus import CorpusRows
+from flap.sources.record import AdapterOutput
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
@@ -56,16 +56,16 @@ def section(tmp_path: Path, entry: Row) -> CorpusDataset:
     return config
 
 
-def read(tmp_path: Path, adapter: str, path: Path | str, **more: Any) -> Corpus:
+def read(tmp_path: Path, adapter: str, path: Path | str, **more: Any) -> CorpusRows:
     config = section(tmp_path, {"adapter": adapter, "path": str(path)} | more)
-    return read_corpus("x", config, Intake(tmp_path / "work", tmp_path / "out"))
+    return read_corpus("x", config, AdapterOutput(tmp_path / "work", tmp_path / "out"))
 
 
-def brief(corpus: Corpus, *columns: str) -> list[tuple[Any, ...]]:
+def brief(corpus: CorpusRows, *columns: str) -> list[tuple[Any, ...]]:
     return [tuple(row[column] for column in ("clip_id", "split", *columns)) for row in corpus.clips]
 
 
-def refused(corpus: Corpus) -> list[tuple[str, str]]:
+def refused(corpus: CorpusRows) -> list[tuple[str, str]]:
     return [(row["clip_id"], row["reason"]) for row in corpus.rejects]
 
 
@@ -599,7 +599,7 @@ def test_real_recordings_are_the_same_clips_in_every_form(tmp_path: Path) -> Non
                 writer.write({"__key__": row["stem"], suffix: data, "json": described})
     packed = read(tmp_path, "tars", tars, splits={s: s for s in ("train", "val", "test")})
 
-    def content(corpus: Corpus) -> dict[str, Any]:
+    def content(corpus: CorpusRows) -> dict[str, Any]:
         same = ("split", "captions", "labels", "licence", "source", "origin")
         return {
             row["clip_id"].removeprefix("x/").removeprefix("audio/"): (

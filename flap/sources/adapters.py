@@ -15,11 +15,11 @@ from flap.sources.config import (
     TarsDataset,
     WavCapsDataset,
 )
-from flap.sources.corpus import Corpus, collect
+from flap.sources.corpus import CorpusRows, collect
 from flap.sources.files import CorpusFiles
 from flap.sources.folder import read_folder
 from flap.sources.huggingface import read_huggingface
-from flap.sources.item import Adapter, Intake
+from flap.sources.record import Adapter, AdapterOutput
 from flap.sources.labelled import read_labelled
 from flap.sources.tars.reader import read_tars
 from flap.sources.wavcaps import read_wavcaps
@@ -35,7 +35,7 @@ _ADAPTERS: dict[type[CorpusDataset], Adapter] = {
 }
 
 
-def read_corpus(dataset: str, config: CorpusDataset, intake: Intake) -> Corpus:
+def read_corpus(dataset: str, config: CorpusDataset, output: AdapterOutput) -> CorpusRows:
     """All of a corpus, as clips and rejects.
 
     Raises:
@@ -44,8 +44,8 @@ def read_corpus(dataset: str, config: CorpusDataset, intake: Intake) -> Corpus:
     files = CorpusFiles(config.path)
     if not isinstance(config, HuggingFaceDataset):  # whose path may be a name on the hub
         files.check_folder()
-    corpus = collect(dataset, config, files, _ADAPTERS[type(config)](files, config, intake))
-    corpus.notes[:0] = intake.notes
+    corpus = collect(dataset, config, files, _ADAPTERS[type(config)](files, config, output))
+    corpus.notes[:0] = output.notes
     if links := files.linked_folders:
         corpus.notes.append(
             f"links to folders are not followed: {', '.join(links)}; if recordings are missed, "

@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from flap.core.errors import UserError
 from flap.sources.config import SPLITS, AudioCapsDataset
 from flap.sources.files import CorpusFiles, in_folder
-from flap.sources.item import Intake, Item, Refused
-from flap.sources.origins import youtube
+from flap.sources.record import AdapterOutput, Record, RejectedRecord
+from flap.sources.origins import youtube_origin
 from flap.sources.tables import read_table, require_columns
 
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -56,14 +56,14 @@ class _Excerpt:
 
 
 def read_audiocaps(
-    files: CorpusFiles, config: AudioCapsDataset, intake: Intake
-) -> Iterator[Item | Refused]:
+    files: CorpusFiles, config: AudioCapsDataset, output: AdapterOutput
+) -> Iterator[Record | RejectedRecord]:
     """Each excerpt of the tables that are there, in their order.
 
     Raises:
         UserError: there is no table, or one is malformed.
     """
-    splits = [split for split in SPLITS if files.has(f"{split}.csv")]
+    splits = [split for split in SPLITS if files.exists(f"{split}.csv")]
     if not splits:
         raise UserError(
             f"{files.root}: none of train.csv, val.csv, test.csv; AudioCaps has them at "
@@ -73,16 +73,16 @@ def read_audiocaps(
     for split in splits:
         for excerpt in _excerpts(files, f"{split}.csv"):
             if not excerpt.youtube_id:
-                yield Refused(excerpt.where, "", "missing", "names no youtube_id", split=split)
+                yield RejectedRecord(excerpt.where, "", "missing", "names no youtube_id", split=split)
                 continue
-            yield Item(
+            yield Record(
                 where=excerpt.where,
                 recording=_find(excerpt, split, files.recordings, starts),
                 name=excerpt.name,
                 captions=excerpt.captions,
                 split=split,
                 source="AudioSet",
-                origin=youtube(excerpt.youtube_id),
+                origin=youtube_origin(excerpt.youtube_id),
             )
 
 

@@ -21,22 +21,22 @@ from pathlib import PurePosixPath
 from flap.core.errors import UserError
 from flap.sources.config import ClothoDataset
 from flap.sources.files import CorpusFiles, in_folder, stem, without_suffix
-from flap.sources.item import Intake, Item
-from flap.sources.origins import freesound
+from flap.sources.record import AdapterOutput, Record
+from flap.sources.origins import freesound_origin
 from flap.sources.tables import Line, read_table, require_columns
 
 _SPLITS = ("development", "validation", "evaluation")
 _CAPTIONS = tuple(f"caption_{i}" for i in range(1, 6))
 
 
-def read_clotho(files: CorpusFiles, config: ClothoDataset, intake: Intake) -> Iterator[Item]:
+def read_clotho(files: CorpusFiles, config: ClothoDataset, output: AdapterOutput) -> Iterator[Record]:
     """Each recording of the captions' tables that are there.
 
     Raises:
         UserError: there is no table, or one is malformed.
     """
     tables = {split: f"clotho_captions_{split}.csv" for split in _SPLITS}
-    present = {split: table for split, table in tables.items() if files.has(table)}
+    present = {split: table for split, table in tables.items() if files.exists(table)}
     if not present:
         raise UserError(
             f"{files.root}: none of {', '.join(tables.values())}; Clotho v2.1 has them at "
@@ -47,15 +47,15 @@ def read_clotho(files: CorpusFiles, config: ClothoDataset, intake: Intake) -> It
         require_columns(files.uri(table), columns, "file_name", *_CAPTIONS)
         metadata = _metadata(files, split)
         for line in lines:
-            yield _item(files, split, table, line, metadata)
+            yield _record(files, split, table, line, metadata)
 
 
-def _item(
+def _record(
     files: CorpusFiles, split: str, table: str, line: Line, metadata: dict[str, Line]
-) -> Item:
+) -> Record:
     about = metadata.get(line["file_name"], Line(0, {}))
     link = about["sound_link"]  # it and the id may be "Not found"
-    return Item(
+    return Record(
         where=f"{table}, line {line.number}",
         recording=_find(files, split, line["file_name"]),
         name=without_suffix(line["file_name"]),
@@ -64,14 +64,14 @@ def _item(
         split=split,
         licence=about["license"],
         source=link if link.startswith("http") else "",
-        origin=freesound(about["sound_id"]),
+        origin=freesound_origin(about["sound_id"]),
     )
 
 
 def _metadata(files: CorpusFiles, split: str) -> dict[str, Line]:
     """What the split's other table says of each recording; some of Clotho's are Latin-1."""
     table = f"clotho_metadata_{split}.csv"
-    if not files.has(table):
+    if not files.exists(table):
         return {}
     try:
         columns, lines = read_table(files, table)
@@ -83,7 +83,7 @@ def _metadata(files: CorpusFiles, split: str) -> dict[str, Line]:
 
 def _find(files: CorpusFiles, split: str, file_name: str) -> str:
     """The recording; if there is none, or no telling which, what it should be."""
-    found = files.named(stem(file_name), split, _SPLITS)
+    found = files.recordings_named(stem(file_name), split, _SPLITS)
     exact = [name for name in found if PurePosixPath(name).name == file_name]
     own = exact or found
     return own[0] if len(own) == 1 or in_folder("".join(own[:1]), split) else f"{split}/{file_name}"

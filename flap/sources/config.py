@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, RootModel, model_validator
 
 from flap.core.config import Section
+from flap.core.schemas import Split
 
-SPLITS = ("train", "val", "test")
-Split = Literal["train", "val", "test"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -17,13 +17,13 @@ from flap.core.schemas import CLIPS, is_absent_clip
 from flap.core.shards import REJECTS_FOLDER, Row, shard_name, write_rejects, write_rows
 from flap.sources.config import SPLITS, CorpusDataset, DrawnSplits
 from flap.sources.files import CorpusFiles
-from flap.sources.item import Item, Place, Refused
-from flap.sources.joined import joined
-from flap.sources.splits import SPLIT_NAMES, draw_splits, our_split
+from flap.sources.record import Record, Location, RejectedRecord
+from flap.sources.merge import merge_duplicates
+from flap.sources.splits import SPLIT_NAMES, draw_splits, canonical_split
 
 
 @dataclass
-class Corpus:
+class CorpusRows:
     """The whole corpus: rows of CLIPS, rows of REJECTS, and what the user should know."""
 
     dataset: str
@@ -40,21 +40,21 @@ def collect(
     dataset: str,
     config: CorpusDataset,
     files: CorpusFiles,
-    described: Iterable[Item | Refused],
-) -> Corpus:
+    described: Iterable[Record | RejectedRecord],
+) -> CorpusRows:
     """Sort what an adapter yields into clips and rejects.
 
     Raises:
         UserError: no recording is usable.
     """
-    corpus, kept = Corpus(dataset), list[Item]()
+    corpus, kept = CorpusRows(dataset), list[Record]()
     progress = tqdm(described, desc=f"sources {dataset}", unit="clip", leave=False)
-    entries = joined([_normal(entry) for entry in progress])
-    names = _clip_names([entry for entry in entries if isinstance(entry, Item)])
+    entries = merge_duplicates([_normal(entry) for entry in progress])
+    names = _clip_names([entry for entry in entries if isinstance(entry, Record)])
     for entry in entries:
         refused = _refuse(entry, files, config)
         if refused is None:
-            assert isinstance(entry, Item)
+            assert isinstance(entry, Record)
             kept.append(entry)
         else:
             name = names.get(entry.recording, entry.recording) or entry.where
@@ -64,8 +64,8 @@ def collect(
         raise UserError(f"{config.path}: no usable row among {len(entries)}; {reasons}")
     splits = _splits(kept, config)
     corpus.clips = [
-        _clip(dataset, names[item.recording], item, split, files)
-        for item, split in zip(kept, splits, strict=True)
+        _clip(dataset, names[record.recording], record, split, files)
+        for record, split in zip(kept, splits, strict=True)
     ]
     if any(entry.split for entry in entries):
         corpus.notes += _presence(corpus)
@@ -73,7 +73,7 @@ def collect(
     return corpus
 
 
-def write_corpus(corpus: Corpus, config: CorpusDataset, shard_clips: int, folder: Path) -> None:
+def write_corpus(corpus: CorpusRows, config: CorpusDataset, shard_clips: int, folder: Path) -> None:
     """Write all shards into `folder`; all rejects stand with the first one."""
     for of_a_killed_run in folder.glob("shard-*.parquet"):
         of_a_killed_run.unlink()
@@ -84,45 +84,45 @@ def write_corpus(corpus: Corpus, config: CorpusDataset, shard_clips: int, folder
         write_rows(folder / shard_name(index), rows, CLIPS, provenance)
 
 
-def _normal(entry: Item | Refused) -> Item | Refused:
+def _normal(entry: Record | RejectedRecord) -> Record | RejectedRecord:
     recording = PurePosixPath(entry.recording).as_posix() if entry.recording else ""
     return replace(entry, recording=recording)
 
 
 def _refuse(
-    entry: Item | Refused, files: CorpusFiles, config: CorpusDataset
+    entry: Record | RejectedRecord, files: CorpusFiles, config: CorpusDataset
 ) -> tuple[str, str] | None:
     """Reason and detail why an entry makes no clip, None if it does."""
-    if isinstance(entry, Refused):
+    if isinstance(entry, RejectedRecord):
         return entry.reason, entry.detail
     return _refuse_recording(entry, files) or _refuse_words(entry, config)
 
 
-def _refuse_recording(item: Item, files: CorpusFiles) -> tuple[str, str] | None:
-    if not item.recording:
+def _refuse_recording(record: Record, files: CorpusFiles) -> tuple[str, str] | None:
+    if not record.recording:
         return "missing", "names no recording"
     try:
-        item.recording.encode()
-        if files.leaves(item.recording):
-            return "outside", f"'{item.recording}' is not inside the corpus's folder"
-        if item.place is None and not files.has(item.recording):
-            return "missing", f"no file '{item.recording}' in the corpus's folder"
+        record.recording.encode()
+        if files.escapes(record.recording):
+            return "outside", f"'{record.recording}' is not inside the corpus's folder"
+        if record.location is None and not files.exists(record.recording):
+            return "missing", f"no file '{record.recording}' in the corpus's folder"
     except (OSError, ValueError) as error:  # a name that no file system takes, or no UTF-8
-        return "missing", f"'{item.recording[:80]}': {error}"
+        return "missing", f"'{record.recording[:80]}': {error}"
     return None
 
 
-def _refuse_words(item: Item, config: CorpusDataset) -> tuple[str, str] | None:
-    if config.captions == "required" and not _captions(item):
+def _refuse_words(record: Record, config: CorpusDataset) -> tuple[str, str] | None:
+    if config.captions == "required" and not _captions(record):
         return "no_caption", "every caption is empty"
-    if item.split is not None and not our_split(item.split):
-        return "bad_split", f"'{item.split}' is none of {', '.join(sorted(SPLIT_NAMES))}"
+    if record.split is not None and not canonical_split(record.split):
+        return "bad_split", f"'{record.split}' is none of {', '.join(sorted(SPLIT_NAMES))}"
     return None
 
 
-def _clip_names(items: Sequence[Item]) -> dict[str, str]:
+def _clip_names(records: Sequence[Record]) -> dict[str, str]:
     """Each recording's short name, or the recording itself where two would share that."""
-    names = {item.recording: item.name for item in items}
+    names = {record.recording: record.name for record in records}
     times = Counter(names.values())
     return {
         recording: name
@@ -132,28 +132,28 @@ def _clip_names(items: Sequence[Item]) -> dict[str, str]:
     }
 
 
-def _splits(items: Sequence[Item], config: CorpusDataset) -> list[str]:
-    """Each item's split, drawn for those whose corpus names none."""
+def _splits(records: Sequence[Record], config: CorpusDataset) -> list[str]:
+    """Each record's split, drawn for those whose corpus names none."""
     drawn = getattr(config, "splits", None)
-    free = [_keys(item) for item in items if item.split is None]
+    free = [_keys(record) for record in records if record.split is None]
     chosen = iter(draw_splits(free, drawn) if isinstance(drawn, DrawnSplits) else ())
-    return [next(chosen) if item.split is None else our_split(item.split) for item in items]
+    return [next(chosen) if record.split is None else canonical_split(record.split) for record in records]
 
 
-def _keys(item: Item) -> Sequence[str]:
-    together = item.together or [*_captions(item), *([item.origin] if item.origin else [])]
-    return together or [item.recording]
+def _keys(record: Record) -> Sequence[str]:
+    together = record.split_keys or [*_captions(record), *([record.origin] if record.origin else [])]
+    return together or [record.recording]
 
 
-def _captions(item: Item) -> list[str]:
-    """The item's captions, each once, blanks as one."""
-    found = (" ".join(_unicode(caption).split()) for caption in item.captions)
+def _captions(record: Record) -> list[str]:
+    """The record's captions, each once, blanks as one."""
+    found = (" ".join(_unicode(caption).split()) for caption in record.captions)
     return list(dict.fromkeys(caption for caption in found if caption))
 
 
-def _clip(dataset: str, name: str, item: Item, split: str, files: CorpusFiles) -> Row:
-    labels = (_unicode(label).strip() for label in item.labels)
-    place = item.place or Place(files.uri(item.recording))
+def _clip(dataset: str, name: str, record: Record, split: str, files: CorpusFiles) -> Row:
+    labels = (_unicode(label).strip() for label in record.labels)
+    place = record.location or Location(files.uri(record.recording))
     return {
         "clip_id": f"{dataset}/{name}",
         "dataset": dataset,
@@ -161,12 +161,12 @@ def _clip(dataset: str, name: str, item: Item, split: str, files: CorpusFiles) -
         "uri": place.uri,
         "offset": place.offset,
         "n_bytes": place.n_bytes,
-        "captions": _captions(item),
+        "captions": _captions(record),
         "labels": list(dict.fromkeys(find_class(label) or label for label in labels if label)),
-        "duration_s": item.duration_s,
-        "licence": _unicode(item.licence),
-        "source": _unicode(item.source),
-        "origin": item.origin,
+        "duration_s": record.duration_s,
+        "licence": _unicode(record.licence),
+        "source": _unicode(record.source),
+        "origin": record.origin,
     }
 
 
@@ -175,10 +175,10 @@ def _unicode(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _reject(clip_id: str, entry: Item | Refused, reason: str, detail: str) -> Row:
+def _reject(clip_id: str, entry: Record | RejectedRecord, reason: str, detail: str) -> Row:
     return {
         "clip_id": _unicode(clip_id),
-        "split": our_split(entry.split),
+        "split": canonical_split(entry.split),
         "stage": "sources",
         "reason": reason,
         "detail": _unicode(f"{entry.where}: {detail}"),
@@ -191,7 +191,7 @@ def _reasons(rejects: Sequence[Row]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items()) + first
 
 
-def _presence(corpus: Corpus) -> Iterator[str]:
+def _presence(corpus: CorpusRows) -> Iterator[str]:
     """How many of each split's clips are here, by what the corpus says of its splits."""
     present = Counter(row["split"] for row in corpus.clips)
     absent = Counter(row["split"] for row in corpus.rejects if is_absent_clip(row["reason"]))
@@ -200,7 +200,7 @@ def _presence(corpus: Corpus) -> Iterator[str]:
             yield f"{split}: {present[split]} of {n_clips} clips present"
 
 
-def _notes(corpus: Corpus) -> Iterator[str]:
+def _notes(corpus: CorpusRows) -> Iterator[str]:
     labels = (label for row in corpus.clips for label in row["labels"])
     unknown = Counter(label for label in labels if find_class(label) is None)
     if unknown:

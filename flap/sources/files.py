@@ -78,7 +78,7 @@ class CorpusFiles:
             found.setdefault(stem(name), []).append(name)
         return found
 
-    def named(self, stem: str, folder: str, others: Sequence[str] = ()) -> list[str]:
+    def recordings_named(self, stem: str, folder: str, others: Sequence[str] = ()) -> list[str]:
         """Recordings with a name, those below a folder of that name if there are any.
 
         Args:
@@ -112,13 +112,13 @@ class CorpusFiles:
                 f"{self.uri(name)}: cannot be read: {error.strerror or first_line(error)}"
             ) from None
 
-    def has(self, name: str) -> bool:
+    def exists(self, name: str) -> bool:
         """Whether there is anything of that name; whether it can be read is seen when it is."""
         if self._local:
             return os.path.lexists(f"{self._base}/{name}")
         return name in self._known
 
-    def leaves(self, name: str) -> bool:
+    def escapes(self, name: str) -> bool:
         """Whether a name is absolute, climbs by "..", or leads out through a symbolic link."""
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:

@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator
 from flap.core.errors import UserError
 from flap.sources.config import FolderDataset
 from flap.sources.files import CorpusFiles, without_suffix
-from flap.sources.item import Intake, Item, Refused
-from flap.sources.origins import freesound, youtube
-from flap.sources.tables import Line, read_table, seconds
+from flap.sources.record import AdapterOutput, Record, RejectedRecord
+from flap.sources.origins import freesound_origin, youtube_origin
+from flap.sources.tables import Line, as_seconds, read_table
 
 _CAPTION, _LABELS = re.compile(r"captions?(_\d+)?"), re.compile(r"labels?(_\d+)?")
 _KNOWN_COLUMNS = {
@@ -52,8 +52,8 @@ def table_name(files: CorpusFiles) -> str:
 
 
 def read_folder(
-    files: CorpusFiles, config: FolderDataset, intake: Intake
-) -> Iterator[Item | Refused]:
+    files: CorpusFiles, config: FolderDataset, output: AdapterOutput
+) -> Iterator[Record | RejectedRecord]:
     """Each line of the folder's table.
 
     Raises:
@@ -62,18 +62,18 @@ def read_folder(
     name = table_name(files)
     columns, lines = read_table(files, name)
     _check_columns(files.uri(name), columns, config)
-    note_ignored(columns, intake)
-    yield from map(item_of, lines)
+    note_ignored(columns, output)
+    yield from map(record_from_line, lines)
 
 
-def note_ignored(columns: Iterable[str], intake: Intake) -> None:
+def note_ignored(columns: Iterable[str], output: AdapterOutput) -> None:
     """Tell the user of columns that mean nothing here."""
     ignored = [column for column in columns if not _is_known(column)]
     if ignored:
-        intake.notes.append(f"ignored columns: {', '.join(ignored)}")
+        output.notes.append(f"ignored columns: {', '.join(ignored)}")
 
 
-def item_of(line: Line) -> Item:
+def record_from_line(line: Line) -> Record:
     """What a line of a table says, by the columns above.
 
     Raises:
@@ -86,7 +86,7 @@ def item_of(line: Line) -> Item:
                 f"line {line.number}: '{column}' holds a list written as text, {cell[:60]}; save "
                 "the table as Parquet, or give each caption a column caption_1, caption_2, …"
             )
-    return Item(
+    return Record(
         where=f"line {line.number}",
         recording=line["file_name"],
         name=without_suffix(line["file_name"]),
@@ -98,10 +98,10 @@ def item_of(line: Line) -> Item:
             for label in cell.split(";")
         ],
         split=line.cells.get("split"),
-        duration_s=seconds(line["duration_s"]),
+        duration_s=as_seconds(line["duration_s"]),
         licence=line["licence"] or line["license"],
         source=line["source"],
-        origin=freesound(line["freesound_id"]) or youtube(line["youtube_id"]),
+        origin=freesound_origin(line["freesound_id"]) or youtube_origin(line["youtube_id"]),
     )
 
 

@@ -20,9 +20,9 @@ from typing import Any
 from flap.core.errors import UserError, first_line
 from flap.sources.config import HuggingFaceDataset
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
-from flap.sources.item import Intake, Item, Place, Refused
-from flap.sources.origins import freesound, youtube
-from flap.sources.tables import seconds, texts
+from flap.sources.record import AdapterOutput, Record, Location, RejectedRecord
+from flap.sources.origins import freesound_origin, youtube_origin
+from flap.sources.tables import as_seconds, as_texts
 
 _HUB = "hf://datasets/"
 _ARCHIVES = ("zip", "tar")
@@ -31,8 +31,8 @@ Row = dict[str, Any]
 
 
 def read_huggingface(
-    files: CorpusFiles, config: HuggingFaceDataset, intake: Intake
-) -> Iterator[Item | Refused]:
+    files: CorpusFiles, config: HuggingFaceDataset, output: AdapterOutput
+) -> Iterator[Record | RejectedRecord]:
     """Each row of the splits that are asked for.
 
     Raises:
@@ -44,25 +44,25 @@ def read_huggingface(
         for number, row in _rows(config, split, dataset):
             cells = {key: _cell(row, column, config) for key, column in config.columns.items()}
             where = f"{split}/{number}"
-            found = _find(files, intake, cells["audio"], where)
+            found = _find(files, output, cells["audio"], where)
             if found is None:
                 detail = f"nothing in '{config.columns['audio']}'"
-                yield Refused(where, where, "missing", detail, ours)
+                yield RejectedRecord(where, where, "missing", detail, ours)
                 continue
             recording, place = found
-            yield Item(
+            yield Record(
                 where=where,
                 recording=recording,
                 name=_text(cells.get("name")) or without_suffix(recording),
-                captions=texts(cells.get("captions")),
+                captions=as_texts(cells.get("captions")),
                 labels=_labels(cells.get("labels"), classes),
                 split=ours,
-                duration_s=seconds(cells.get("duration_s")),
+                duration_s=as_seconds(cells.get("duration_s")),
                 licence=_text(cells.get("licence")),
                 source=_text(cells.get("source")),
-                origin=freesound(cells.get("freesound_id")) or youtube(cells.get("youtube_id")),
-                same=place.uri if place else "",
-                place=place,
+                origin=freesound_origin(cells.get("freesound_id")) or youtube_origin(cells.get("youtube_id")),
+                recording_key=place.uri if place else "",
+                location=place,
             )
 
 
@@ -126,17 +126,17 @@ def _classes(features: Any, column: str | None) -> Sequence[str] | None:
 
 def _labels(value: Any, classes: Sequence[str] | None) -> list[str]:
     if classes is None:
-        return [label for text in texts(value) for label in text.split(";")]
-    return [classes[int(number)] for number in texts(value) if int(number) >= 0]  # -1 is unknown
+        return [label for text in as_texts(value) for label in text.split(";")]
+    return [classes[int(number)] for number in as_texts(value) if int(number) >= 0]  # -1 is unknown
 
 
 def _text(value: Any) -> str:
-    return "; ".join(texts(value))
+    return "; ".join(as_texts(value))
 
 
 def _find(
-    files: CorpusFiles, intake: Intake, audio: Any, numbered: str
-) -> tuple[str, Place | None] | None:
+    files: CorpusFiles, output: AdapterOutput, audio: Any, numbered: str
+) -> tuple[str, Location | None] | None:
     """Path of a recording in the corpus, and its place if that is no file there."""
     if isinstance(audio, bytes):
         audio = {"bytes": audio}
@@ -145,7 +145,7 @@ def _find(
     data, path = audio.get("bytes"), audio.get("path") or ""
     if data is not None:
         suffix = _suffix(path, data)
-        return f"{numbered}{suffix}", intake.keep(data, suffix)
+        return f"{numbered}{suffix}", output.keep(data, suffix)
     return _in_place(files, path) if path else None
 
 
@@ -156,21 +156,21 @@ def _suffix(path: str, data: bytes) -> str:
     return next((known for magic, known in _MAGIC.items() if data.startswith(magic)), "")
 
 
-def _in_place(files: CorpusFiles, path: str) -> tuple[str, Place | None]:
+def _in_place(files: CorpusFiles, path: str) -> tuple[str, Location | None]:
     """A file of the corpus, or a member of its archive: `zip://a.wav::<archive>`.
 
     What is not inside comes back as an absolute path, for the shared rules to refuse.
     """
     inner, chain, outer = path.rpartition("::")
     protocol, _, member = inner.partition("://")
-    if chain and (protocol not in _ARCHIVES or "::" in inner or files.leaves(member)):
+    if chain and (protocol not in _ARCHIVES or "::" in inner or files.escapes(member)):
         return f"/{path}", None
     if outer.startswith(_HUB):
         name = f"{_HUB}{files.root.removeprefix(_HUB)}"
-        is_own = outer.startswith((f"{name}/", f"{name}@")) and not files.leaves(outer)
-        return (path if is_own else f"/{path}"), Place(path)
+        is_own = outer.startswith((f"{name}/", f"{name}@")) and not files.escapes(outer)
+        return (path if is_own else f"/{path}"), Location(path)
     root = PurePosixPath(os.path.realpath(files.root))
     recording = os.path.relpath(os.path.realpath(root / outer), root)
     if not chain:
         return recording, None
-    return f"{recording}/{member}", Place(f"{inner}::{files.uri(recording)}")
+    return f"{recording}/{member}", Location(f"{inner}::{files.uri(recording)}")

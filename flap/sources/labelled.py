@@ -26,9 +26,9 @@ from pathlib import PurePosixPath
 from flap.core.errors import UserError
 from flap.sources.config import Folds, LabelledDataset
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, without_suffix
-from flap.sources.folder import item_of
-from flap.sources.item import Intake, Item
-from flap.sources.origins import freesound
+from flap.sources.folder import record_from_line
+from flap.sources.record import AdapterOutput, Record
+from flap.sources.origins import freesound_origin
 from flap.sources.tables import Line, read_table, require_columns
 
 _AS_IN_FOLDER = {
@@ -42,19 +42,19 @@ _AS_IN_FOLDER = {
 _ESC_NAME = re.compile(r"\d+-(\d+)-[A-Z]-\d+")
 
 
-def read_labelled(files: CorpusFiles, config: LabelledDataset, intake: Intake) -> Iterator[Item]:
+def read_labelled(files: CorpusFiles, config: LabelledDataset, output: AdapterOutput) -> Iterator[Record]:
     """Each line of the table, or each recording in a folder.
 
     Raises:
         UserError: there are several tables, one is malformed, or there are no folds to split by.
     """
     table = _table(files)
-    items = _in_table(files, config, table) if table else _in_folders(files, config, intake)
-    for item in items:
-        captions = item.captions if any(item.captions) else _captions(config.caption, item.labels)
-        esc = _ESC_NAME.fullmatch(PurePosixPath(item.recording).stem)
-        origin = item.origin or (freesound(esc[1]) if esc else "")
-        yield replace(item, captions=captions, origin=origin, together=[origin or item.recording])
+    records = _in_table(files, config, table) if table else _in_folders(files, config, output)
+    for record in records:
+        captions = record.captions if any(record.captions) else _captions(config.caption, record.labels)
+        esc = _ESC_NAME.fullmatch(PurePosixPath(record.recording).stem)
+        origin = record.origin or (freesound_origin(esc[1]) if esc else "")
+        yield replace(record, captions=captions, origin=origin, split_keys=[origin or record.recording])
 
 
 def _table(files: CorpusFiles) -> str | None:
@@ -65,7 +65,7 @@ def _table(files: CorpusFiles) -> str | None:
     return found[0] if found else None
 
 
-def _in_table(files: CorpusFiles, config: LabelledDataset, table: str) -> Iterator[Item]:
+def _in_table(files: CorpusFiles, config: LabelledDataset, table: str) -> Iterator[Record]:
     header, lines = read_table(files, table)
     columns = [_AS_IN_FOLDER.get(column, column) for column in header]
     splits = config.splits
@@ -80,16 +80,16 @@ def _in_table(files: CorpusFiles, config: LabelledDataset, table: str) -> Iterat
     for line in lines:
         cells = {_AS_IN_FOLDER.get(column, column): cell for column, cell in line.cells.items()}
         fold = cells.get("fold", "").removesuffix(".0")
-        item = item_of(Line(line.number, cells))
+        record = record_from_line(Line(line.number, cells))
         yield replace(
-            item,
+            record,
             where=f"{table}, line {line.number}",
-            recording=_find(files, item.recording, fold),
-            split=_split(splits, fold) if isinstance(splits, Folds) else item.split,
+            recording=_find(files, record.recording, fold),
+            split=_split(splits, fold) if isinstance(splits, Folds) else record.split,
         )
 
 
-def _in_folders(files: CorpusFiles, config: LabelledDataset, intake: Intake) -> Iterator[Item]:
+def _in_folders(files: CorpusFiles, config: LabelledDataset, output: AdapterOutput) -> Iterator[Record]:
     if isinstance(config.splits, Folds):
         raise UserError(
             f"{files.root}: there is no table with a column 'fold'; write "
@@ -97,18 +97,18 @@ def _in_folders(files: CorpusFiles, config: LabelledDataset, intake: Intake) -> 
         )
     everything, recordings = files.find(""), files.find(*RECORDING_SUFFIXES)
     if others := sorted(set(everything) - set(recordings)):
-        intake.notes.append(f"{len(others)} files are no recordings by name: {others[0]}, …")
+        output.notes.append(f"{len(others)} files are no recordings by name: {others[0]}, …")
     for name in recordings:
         label = PurePosixPath(name).parent.name
         labels = [label] if label else []
-        yield Item(where=name, recording=name, name=without_suffix(name), labels=labels)
+        yield Record(where=name, recording=name, name=without_suffix(name), labels=labels)
 
 
 def _find(files: CorpusFiles, name: str, fold: str) -> str:
-    if not name or files.leaves(name):
+    if not name or files.escapes(name):
         return name  # for the shared rules to refuse
     places = (name, f"audio/{name}", f"audio/fold{fold}/{name}")
-    return next((place for place in places if files.has(place)), f"audio/{name}")
+    return next((place for place in places if files.exists(place)), f"audio/{name}")
 
 
 def _split(folds: Folds, fold: str) -> str:

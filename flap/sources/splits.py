@@ -20,7 +20,7 @@ SPLIT_NAMES = {
 }
 
 
-def our_split(name: str | None) -> str:
+def canonical_split(name: str | None) -> str:
     """train, val or test for a corpus's name of it, "" for anything else."""
     return SPLIT_NAMES.get(name.casefold(), "") if name else ""
 

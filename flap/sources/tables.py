@@ -68,21 +68,21 @@ def read_json(files: CorpusFiles, name: str) -> Any:
         raise UserError(f"{files.uri(name)}: not JSON: {first_line(error)}") from None
 
 
-def texts(value: Any) -> list[str]:
+def as_texts(value: Any) -> list[str]:
     """A cell of JSON or Parquet that may be absent, one value or a list of them.
 
     Null, NaN, bytes and whatever has parts is no text.
     """
     values = value if isinstance(value, list) else [value]
     return [
-        str(item)
-        for item in values
-        if isinstance(item, str | int | float)
-        and not (isinstance(item, float) and math.isnan(item))
+        str(record)
+        for record in values
+        if isinstance(record, str | int | float)
+        and not (isinstance(record, float) and math.isnan(record))
     ]
 
 
-def seconds(value: Any) -> float | None:
+def as_seconds(value: Any) -> float | None:
     """A positive number, None where there is none (the audio stage measures it)."""
     try:
         number = float(value)
@@ -140,7 +140,7 @@ def _read_parquet(where: str, file: Any) -> tuple[list[str], list[Line]]:
 
 
 def _cells(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    found = [text.strip() for text in texts(value)]
+    found = [text.strip() for text in as_texts(value)]
     if isinstance(value, list):
         yield from ((f"{name}_{i}", text) for i, text in enumerate(found, 1))
     else:

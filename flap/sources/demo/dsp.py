@@ -32,7 +32,7 @@ class Take:
         return np.arange(self.n) / self.rate_hz
 
     @property
-    def seconds(self) -> float:
+    def as_seconds(self) -> float:
         return self.n / self.rate_hz
 
     def draw(self, low: float, high: float) -> float:

@@ -23,7 +23,7 @@ from flap.sources.demo.catalogue import Catalogue, load_catalogue
 from flap.sources.demo.encoding import BROKEN, FORMATS
 from flap.sources.demo.mix import render
 from flap.sources.demo.scene import Scene, draw_scene
-from flap.sources.item import RECORDINGS_FOLDER
+from flap.sources.record import RECORDINGS_FOLDER
 
 RATES_HZ = (16000, 22050, 32000, 44100, 48000)
 STEREO_SHARE = 0.4

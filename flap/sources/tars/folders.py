@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from flap.core.errors import UserError
 from flap.sources.config import TarsDataset
 from flap.sources.files import CorpusFiles
-from flap.sources.item import Intake
+from flap.sources.record import AdapterOutput
 from flap.sources.splits import SPLIT_NAMES
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -15,7 +15,7 @@ _CLOTHO = {"test": ("validation", "val"), "valid": ("evaluation", "test")}
 """LAION's name → the split it truly is, by Clotho's name and by ours."""
 
 
-def tars_by_folder(files: CorpusFiles, config: TarsDataset, intake: Intake) -> dict[str, list[str]]:
+def tars_by_folder(files: CorpusFiles, config: TarsDataset, output: AdapterOutput) -> dict[str, list[str]]:
     """The tars of each folder that `config.splits` names, in that order; 10.tar follows 9.tar.
 
     Raises:
@@ -35,12 +35,12 @@ def tars_by_folder(files: CorpusFiles, config: TarsDataset, intake: Intake) -> d
         )
     empty = sorted(set(config.splits) - set(found))
     if empty:
-        intake.notes.append(f"no tars in {', '.join(empty)}")
+        output.notes.append(f"no tars in {', '.join(empty)}")
     for folder in found:
         if _is_clotho(files, folder):
             check_clotho(files, config, found)
             if PurePosixPath(folder).name in _CLOTHO:
-                intake.notes.append(_clotho_note(folder, config.splits[folder]))
+                output.notes.append(_clotho_note(folder, config.splits[folder]))
     return {folder: found[folder] for folder in config.splits if folder in found}
 
 

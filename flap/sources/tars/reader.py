@@ -21,13 +21,13 @@ from collections.abc import Iterator
 from flap.core.errors import UserError, first_line
 from flap.sources.config import TarsDataset
 from flap.sources.files import CorpusFiles
-from flap.sources.item import Intake, Item, Place, Refused
+from flap.sources.record import AdapterOutput, Record, Location, RejectedRecord
 from flap.sources.tars.folders import check_clotho, tars_by_folder
 from flap.sources.tars.members import BrokenTarError, Member, read_members
 from flap.sources.tars.samples import Description, Sample, describe, is_other, pair
 
 
-def read_tars(files: CorpusFiles, config: TarsDataset, intake: Intake) -> Iterator[Item | Refused]:
+def read_tars(files: CorpusFiles, config: TarsDataset, output: AdapterOutput) -> Iterator[Record | RejectedRecord]:
     """Each sample, tar by tar.
 
     Raises:
@@ -35,17 +35,17 @@ def read_tars(files: CorpusFiles, config: TarsDataset, intake: Intake) -> Iterat
             taken by their names.
     """
     others = Counter[str]()
-    for folder, tars in tars_by_folder(files, config, intake).items():
+    for folder, tars in tars_by_folder(files, config, output).items():
         for tar in tars:
             yield from _read_tar(files, config, folder, tar, others)
     if others:
         found = ", ".join(f"{n} {suffix or 'without extension'}" for suffix, n in others.items())
-        intake.notes.append(f"members that are neither recording nor JSON are ignored: {found}")
+        output.notes.append(f"members that are neither recording nor JSON are ignored: {found}")
 
 
 def _read_tar(
     files: CorpusFiles, config: TarsDataset, folder: str, tar: str, others: Counter[str]
-) -> Iterator[Item | Refused]:
+) -> Iterator[Record | RejectedRecord]:
     members, broken = _members(files, tar)
     last = {member.name: member for member in members}  # of one name it counts, as for `tar -x`
     for member in members:
@@ -59,7 +59,7 @@ def _read_tar(
     for sample in pair(inside):
         yield _entry(files, config, folder, tar, sample)
     if broken:
-        yield Refused(tar, tar, "unreadable", broken)
+        yield RejectedRecord(tar, tar, "unreadable", broken)
 
 
 def _members(files: CorpusFiles, tar: str) -> tuple[list[Member], str]:
@@ -75,7 +75,7 @@ def _members(files: CorpusFiles, tar: str) -> tuple[list[Member], str]:
 
 def _entry(
     files: CorpusFiles, config: TarsDataset, folder: str, tar: str, sample: Sample
-) -> Item | Refused:
+) -> Record | RejectedRecord:
     audio, text, split = sample.audio, sample.text, config.splits[folder]
     if audio is None:
         assert text is not None
@@ -90,7 +90,7 @@ def _entry(
             return _refused(tar, audio, "unreadable", f"its JSON: {first_line(error)}", split)
     if about.is_clotho:
         check_clotho(files, config, [folder])
-    return Item(
+    return Record(
         where=f"{tar}/{audio.name}",
         recording=f"{tar}/{audio.name}",
         name=sample.name,
@@ -100,12 +100,12 @@ def _entry(
         licence=about.licence,
         source=about.source,
         origin=about.origin,
-        same=about.excerpt,
-        place=Place(files.uri(tar), audio.offset, audio.n_bytes),
+        recording_key=about.excerpt,
+        location=Location(files.uri(tar), audio.offset, audio.n_bytes),
     )
 
 
 def _refused(
     tar: str, member: Member, reason: str, detail: str, split: str | None = None
-) -> Refused:
-    return Refused(f"{tar}/{member.name}", f"{tar}/{member.name}", reason, detail, split)
+) -> RejectedRecord:
+    return RejectedRecord(f"{tar}/{member.name}", f"{tar}/{member.name}", reason, detail, split)

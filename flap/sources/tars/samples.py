@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flap.sources.files import RECORDING_SUFFIXES, without_suffix
-from flap.sources.origins import freesound, youtube
-from flap.sources.tables import texts
+from flap.sources.origins import freesound_origin, youtube_origin
+from flap.sources.tables import as_texts
 from flap.sources.tars.members import Member
 
 _CLOTHO_COLUMNS = {f"caption_{i}" for i in range(1, 6)}
@@ -100,8 +100,8 @@ def describe(json_text: bytes, tar: str) -> Description:
     original = original if isinstance(original, dict) else {}
     both = {**original, **sample}
     return Description(
-        captions=texts(sample.get("text")),
-        labels=texts(sample.get("tag")),
+        captions=as_texts(sample.get("text")),
+        labels=as_texts(sample.get("tag")),
         licence=_first(both, "licence", "license"),
         source=_first(both, "source", *_LINKS),
         origin=_origin(both, original, tar),
@@ -111,15 +111,15 @@ def describe(json_text: bytes, tar: str) -> Description:
 
 
 def _origin(both: Mapping[str, Any], original: Mapping[str, Any], tar: str) -> str:
-    found = youtube(_first(both, "youtube_id"))
-    found = found or freesound(_first(both, "freesound_id", "sound_id"))
+    found = youtube_origin(_first(both, "youtube_id"))
+    found = found or freesound_origin(_first(both, "freesound_id", "sound_id"))
     if not found and (_FREESOUND.search(tar) or _FREESOUND.search(_first(both, *_LINKS))):
-        found = freesound(_first(original, "id", "fname"))
+        found = freesound_origin(_first(original, "id", "fname"))
     return found
 
 
 def _excerpt(original: Mapping[str, Any]) -> str:
-    """AudioCaps' excerpt, "" for other corpora: its tars hold an item for each caption."""
+    """AudioCaps' excerpt, "" for other corpora: its tars hold an record for each caption."""
     video, start = _first(original, "youtube_id"), _first(original, "start_time")
     return f"{video}:{start.removesuffix('.0')}" if video and start else ""
 
@@ -127,7 +127,7 @@ def _excerpt(original: Mapping[str, Any]) -> str:
 def _first(cells: Mapping[str, Any], *keys: str) -> str:
     """The first of the keys that has a text or a number, "" if none has."""
     found = (cells.get(key) for key in keys)
-    return next((text for cell in found if not isinstance(cell, list) for text in texts(cell)), "")
+    return next((text for cell in found if not isinstance(cell, list) for text in as_texts(cell)), "")
 
 
 def _key(name: str) -> str:

@@ -1,6 +1,6 @@
 """What an adapter yields: each recording as its corpus describes it, nothing checked yet.
 
-An adapter knows its corpus's format and nothing else. It yields an `Item` for each recording that
+An adapter knows its corpus's format and nothing else. It yields an `Record` for each recording that
 the corpus describes, in the corpus's own order, so that what is added later comes last and the
 shards before it stay as they are. `flap.sources.corpus` makes clips of them.
 """
@@ -18,7 +18,7 @@ RECORDINGS_FOLDER = "_recordings"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class Record:
     """One recording as its corpus describes it; nothing is checked yet."""
 
     where: str
@@ -37,14 +37,14 @@ class Item:
     licence: str = ""
     source: str = ""
     origin: str = ""
-    place: "Place | None" = None
+    place: "Location | None" = None
     """Where the bytes are, if not in the file `recording`."""
     same: str = ""
-    """Equal in items that are one recording with several captions, if `recording` is not."""
+    """Equal in records that are one recording with several captions, if `recording` is not."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A file, or some bytes of it, as CLIPS names them."""
 
     uri: str
@@ -53,7 +53,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedRecord:
     """A recording that the adapter itself has to refuse."""
 
     where: str
@@ -65,8 +65,8 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Intake:
-    """What an adapter can leave beside its items."""
+class AdapterOutput:
+    """What an adapter can leave beside its records."""
 
     work: Path
     """Folder in the making, which will be published as `out`."""
@@ -74,7 +74,7 @@ class Intake:
     notes: list[str] = field(default_factory=list)
     """What the user should know of the corpus, one sentence each."""
 
-    def keep(self, data: bytes, suffix: str) -> Place:
+    def keep(self, data: bytes, suffix: str) -> Location:
         """Store a recording that lies in no file of its own, once, below the shards' folder.
 
         Its name is its hash, so that a run which goes on after a kill takes no stale one.
@@ -84,8 +84,8 @@ class Intake:
         if not (self.work / path).exists():
             with atomic_path(self.work / path) as temporary:
                 temporary.write_bytes(data)
-        return Place((self.out / path).as_posix())
+        return Location((self.out / path).as_posix())
 
 
-Adapter = Callable[[CorpusFiles, Any, Intake], Iterator[Item | Refused]]
+Adapter = Callable[[CorpusFiles, Any, AdapterOutput], Iterator[Record | RejectedRecord]]
 """The corpus's files, its section of params.yaml, and where to leave the rest → what it holds."""
