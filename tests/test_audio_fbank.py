@@ -109,7 +109,7 @@ def test_a_resampled_tone_has_the_same_mel_peaks() -> None:
 
 
 def test_less_than_a_frame_is_an_error() -> None:
-    with pytest.raises(ValueError, match="less than the 400 samples of a frame"):
+    with pytest.raises(ValueError, match="less than the 400 samples of one frame"):
         log_mel(np.zeros(399, "f4"), CONFIG)
 
 

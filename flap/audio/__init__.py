@@ -1,1 +1,1 @@
-"""Stage `audio`: recordings → full-length log-mels in Parquet, and a reject row for each failure."""
+"""Stage `audio`: recordings → full-length log-mels in Parquet, and a reject for each failure."""

@@ -1,47 +1,49 @@
-"""Records of one recording → one record with all of their captions."""
+"""Several records of one recording → one record with all captions; the others are duplicates."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flap.sources.config import SPLITS
+from flap.core.schemas import SPLITS
 from flap.sources.record import Record, RejectedRecord
 from flap.sources.splits import canonical_split
 
 
 def merge_duplicates(entries: Sequence[Record | RejectedRecord]) -> list[Record | RejectedRecord]:
-    """Records of one recording as one, with all of their captions; the others are its duplicates.
+    """Keep one record for each recording and reject the others as duplicates; order stays.
 
-    If they are in several splits, evaluation keeps it, and with it the captions given there.
+    The captions of all records move to the first one. If the records name different splits, test
+    wins over val and val over train, and only captions of the winning split are kept.
     """
-    alike: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for number, entry in enumerate(entries):
         if isinstance(entry, Record) and entry.recording:
-            alike.setdefault(entry.recording_key or entry.recording, []).append(number)
-    found = list(entries)
-    for numbers in alike.values():
+            groups.setdefault(entry.recording_key or entry.recording, []).append(number)
+    merged = list(entries)
+    for numbers in groups.values():
         if len(numbers) > 1:
             records = [entry for number in numbers if isinstance(entry := entries[number], Record)]
-            for number, entry in zip(numbers, _joined_group(records), strict=True):
-                found[number] = entry
-    return found
+            for number, entry in zip(numbers, _merge_group(records), strict=True):
+                merged[number] = entry
+    return merged
 
 
-def _joined_group(records: Sequence[Record]) -> list[Record | RejectedRecord]:
-    first = max(records, key=_rank)  # the earliest of the strongest split
-    captions = [c for record in records if _rank(record) == _rank(first) for c in record.captions]
-    whole = replace(first, captions=captions)
-    return [whole if record is first else _duplicate(record, first) for record in records]
+def _merge_group(records: Sequence[Record]) -> list[Record | RejectedRecord]:
+    kept = max(records, key=_rank)  # of equal ranks `max` returns the first
+    captions = [c for record in records if _rank(record) == _rank(kept) for c in record.captions]
+    merged = replace(kept, captions=captions)
+    return [merged if record is kept else _duplicate(record, kept) for record in records]
 
 
-def _duplicate(record: Record, first: Record) -> RejectedRecord:
-    if _rank(record) == _rank(first):
-        what = f"its captions went to {first.where}"
+def _duplicate(record: Record, kept: Record) -> RejectedRecord:
+    if _rank(record) == _rank(kept):
+        what = f"its captions were added to {kept.where}"
     else:
-        what = f"it is used for {first.split}, by {first.where}"
+        what = f"{kept.where} has it in split {kept.split}"
     detail = f"'{record.recording}' again; {what}"
     return RejectedRecord(record.where, record.recording, "duplicate", detail, record.split)
 
 
 def _rank(record: Record) -> int:
-    ours = canonical_split(record.split)
-    return SPLITS.index(ours) if ours else -1
+    """Position of the record's split in `SPLITS`, -1 if the split is to be drawn or unknown."""
+    split = canonical_split(record.split)
+    return SPLITS.index(split) if split else -1

@@ -1,8 +1,8 @@
-"""What an adapter yields: each recording as its corpus describes it, nothing checked yet.
+"""The output of an adapter: each recording as its corpus describes it, before any check.
 
-An adapter knows its corpus's format and nothing else. It yields an `Record` for each recording that
-the corpus describes, in the corpus's own order, so that what is added later comes last and the
-shards before it stay as they are. `flap.sources.corpus` makes clips of them.
+An adapter knows the format of its corpus and nothing else. It yields a `Record` for each recording
+that the corpus describes, in the order of the corpus, so that recordings added later do not change
+earlier shards. `flap.sources.corpus` turns records into clips.
 """
 
 import hashlib
@@ -19,33 +19,33 @@ RECORDINGS_FOLDER = "_recordings"
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One recording as its corpus describes it; nothing is checked yet."""
+    """One recording as its corpus describes it, before any check."""
 
     where: str
-    """What to look at if it is refused, such as "captions.csv, line 6"."""
+    """Place of the description, for the reject's detail, such as "captions.csv, line 6"."""
     recording: str
-    """Path in the corpus's folder, "/" between its parts."""
+    """Path in the corpus's folder with "/" between its parts."""
     name: str
-    """Short form of `recording`, for the clip's id; it need not be unique."""
+    """Short form of `recording` for the clip's id; need not be unique."""
     captions: Sequence[str] = ()
     labels: Sequence[str] = ()
     split: str | None = None
-    """As the corpus calls it; None: to be drawn."""
-    together: Sequence[str] = ()
-    """What must not be in two splits, if not the captions and the origin."""
+    """The corpus's name of the split; None: the split is drawn."""
+    split_keys: Sequence[str] = ()
+    """Records that share a key get the same drawn split; default: captions and origin."""
     duration_s: float | None = None
     licence: str = ""
     source: str = ""
     origin: str = ""
-    place: "Location | None" = None
-    """Where the bytes are, if not in the file `recording`."""
-    same: str = ""
-    """Equal in records that are one recording with several captions, if `recording` is not."""
+    location: "Location | None" = None
+    """Location of the bytes; None: the whole file `recording`."""
+    recording_key: str = ""
+    """Equal in all records of one recording; default: `recording`."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file, or some bytes of it, as CLIPS names them."""
+    """A file or a byte range of a file, as in CLIPS."""
 
     uri: str
     offset: int | None = None
@@ -54,30 +54,31 @@ class Location:
 
 @dataclass(frozen=True)
 class RejectedRecord:
-    """A recording that the adapter itself has to refuse."""
+    """A recording that the adapter or the merging of duplicates rejects."""
 
     where: str
     recording: str
     reason: str
     detail: str
     split: str | None = None
-    """As the corpus calls it, if it does."""
+    """The corpus's name of the split, None if unknown."""
 
 
 @dataclass(frozen=True)
 class AdapterOutput:
-    """What an adapter can leave beside its records."""
+    """What an adapter produces beside its records: notes and stored recordings."""
 
     work: Path
-    """Folder in the making, which will be published as `out`."""
+    """Work folder, which will be published as `out`."""
     out: Path
     notes: list[str] = field(default_factory=list)
-    """What the user should know of the corpus, one sentence each."""
+    """Messages to the user about the corpus, one sentence each."""
 
-    def keep(self, data: bytes, suffix: str) -> Location:
-        """Store a recording that lies in no file of its own, once, below the shards' folder.
+    def store(self, data: bytes, suffix: str) -> Location:
+        """Store a recording that has no file of its own, such as a cell of a Parquet table.
 
-        Its name is its hash, so that a run which goes on after a kill takes no stale one.
+        The file's name is the hash of the bytes: equal recordings are stored once, and a resumed
+        run never uses an outdated file.
         """
         digest = hashlib.sha256(data).hexdigest()
         path = Path(RECORDINGS_FOLDER) / digest[:2] / f"{digest}{suffix}"
@@ -88,4 +89,4 @@ class AdapterOutput:
 
 
 Adapter = Callable[[CorpusFiles, Any, AdapterOutput], Iterator[Record | RejectedRecord]]
-"""The corpus's files, its section of params.yaml, and where to leave the rest → what it holds."""
+"""Arguments: files of the corpus, its entry of `datasets`, and where to put notes."""

@@ -1,18 +1,18 @@
-"""Adapter `tars`: webdataset tars, as LAION-Audio-630K and LS-CLAP publish them.
+"""Adapter `tars`: webdataset tars such as those of LAION-Audio-630K and LS-CLAP.
 
     corpora/freesound/
-        train/0.tar  train/1.tar …      every folder of tars has its split in `splits`
+        train/0.tar  train/1.tar …      `splits` names the split of every folder of tars
         test/0.tar …
 
-A sample is two members of one name: `17.flac` (or another format) and
+A sample consists of two members with one name: `17.flac` (or another format) and
 
     17.json     {"text": ["A dog barks.", …], "tag": ["dog", …], "original_data": {…}}
 
-(`flap.sources.tars.samples` has the details). Nothing is unpacked: CLIPS points to the recording's
-bytes within the tar. A tar that breaks off gives what stands before the break.
+(details in `flap.sources.tars.samples`). Nothing is unpacked: CLIPS refers to the recording's
+bytes within the tar. Of a truncated tar the complete members are used.
 
-LAION's tars of Clotho call its validation split "test" and its evaluation split "valid"; for them
-only `splits: {train: train, test: val, valid: test}` is accepted.
+LAION's tars of Clotho call its validation split "test" and its evaluation split "valid". For these
+tars only `splits: {train: train, test: val, valid: test}` is accepted.
 """
 
 from collections import Counter
@@ -21,18 +21,20 @@ from collections.abc import Iterator
 from flap.core.errors import UserError, first_line
 from flap.sources.config import TarsDataset
 from flap.sources.files import CorpusFiles
-from flap.sources.record import AdapterOutput, Record, Location, RejectedRecord
+from flap.sources.record import AdapterOutput, Location, Record, RejectedRecord
 from flap.sources.tars.folders import check_clotho, tars_by_folder
 from flap.sources.tars.members import BrokenTarError, Member, read_members
 from flap.sources.tars.samples import Description, Sample, describe, is_other, pair
 
 
-def read_tars(files: CorpusFiles, config: TarsDataset, output: AdapterOutput) -> Iterator[Record | RejectedRecord]:
+def read_tars(
+    files: CorpusFiles, config: TarsDataset, output: AdapterOutput
+) -> Iterator[Record | RejectedRecord]:
     """Each sample, tar by tar.
 
     Raises:
-        UserError: a folder of tars has no split, a tar is compressed, or Clotho's splits are
-            taken by their names.
+        UserError: a folder of tars has no split, a tar is compressed, or a folder of Clotho has
+            the wrong split.
     """
     others = Counter[str]()
     for folder, tars in tars_by_folder(files, config, output).items():
@@ -47,7 +49,7 @@ def _read_tar(
     files: CorpusFiles, config: TarsDataset, folder: str, tar: str, others: Counter[str]
 ) -> Iterator[Record | RejectedRecord]:
     members, broken = _members(files, tar)
-    last = {member.name: member for member in members}  # of one name it counts, as for `tar -x`
+    last = {member.name: member for member in members}  # the last of one name counts: `tar -x`
     for member in members:
         if member.is_outside:
             detail = "is a link or a device, or its name leaves the archive"
@@ -63,7 +65,7 @@ def _read_tar(
 
 
 def _members(files: CorpusFiles, tar: str) -> tuple[list[Member], str]:
-    """The tar's members, and how it breaks off, "" if it does not."""
+    """The tar's complete members, and a description of its fault, "" if it has none."""
     members = list[Member]()
     try:
         with files.open(tar) as file:
