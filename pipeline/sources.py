@@ -21,7 +21,7 @@ def main(
     dataset: Annotated[str, typer.Argument(help="a key of the section `datasets`")],
     out: Annotated[Path, typer.Option(help="folder to publish, data/sources/DATASET")],
 ) -> None:
-    """Turn a corpus into a CLIPS table with a split, captions and labels for each recording."""
+    """Write the CLIPS table of a corpus: split, captions and labels of each recording."""
     datasets = load_section(PARAMS, "datasets", DatasetsConfig).root
     if dataset not in datasets:
         raise UserError(f"{PARAMS}: no dataset '{dataset}'; there are: {', '.join(datasets)}")
