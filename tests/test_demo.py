@@ -130,11 +130,11 @@ def test_scenes_fit_their_length_and_keep_their_order() -> None:
 
 
 def test_scenes_rarely_coincide() -> None:
-    told = [
+    mentioned = [
         (s.relation, s.background, tuple((e.sound, e.count, e.pitch, e.loudness) for e in s.events))
         for s, _ in scenes(200)
     ]
-    assert len(set(told)) > 180
+    assert len(set(mentioned)) > 180
 
 
 def test_five_different_captions() -> None:
@@ -148,14 +148,14 @@ def test_numbers_in_captions_are_counts_of_the_scene() -> None:
         counts = {event.count for event in scene.events}
         for caption in captions:
             words = re.findall(r"[a-z]+", caption.lower())
-            told = {COUNT_WORDS[word] for word in words if word in COUNT_WORDS}
-            assert told <= counts, (scene, caption)
+            mentioned = {COUNT_WORDS[word] for word in words if word in COUNT_WORDS}
+            assert mentioned <= counts, (scene, caption)
 
 
 def test_one_caption_mentions_all_counts() -> None:
     for scene, captions in scenes(100):
         repeated = {event.count for event in scene.events if event.count > 1}
-        told = [
+        mentioned = [
             {
                 COUNT_WORDS[word]
                 for word in re.findall(r"[a-z]+", caption.lower())
@@ -163,7 +163,7 @@ def test_one_caption_mentions_all_counts() -> None:
             }
             for caption in captions
         ]
-        assert repeated in told
+        assert repeated in mentioned
 
 
 def test_captions_mention_pitch_and_background_only_if_the_scene_has_them() -> None:
