@@ -12,7 +12,10 @@ from flap.sources.record import AdapterOutput
 from flap.sources.splits import SPLIT_NAMES
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_CLOTHO: dict[str, tuple[str, Split]] = {"test": ("validation", "val"), "valid": ("evaluation", "test")}
+_CLOTHO: dict[str, tuple[str, Split]] = {
+    "test": ("validation", "val"),
+    "valid": ("evaluation", "test"),
+}
 """LAION's name of a folder → the split in it, by Clotho's name and by the project's name."""
 
 
