@@ -1,16 +1,16 @@
-"""Recordings to MELS shards by the stage's own functions, beside the usual libraries.
+"""Recordings → MELS shards, by stage `audio` and by the usual libraries.
 
     python -m benchmarks.audio_stage [--shards 4] [--seconds 30]
 
-Clips of 10 s, formats, rates and channels mixed about as in the demo corpus (its m4a left out:
-soundfile does not read them). Theirs is soundfile, torchaudio's resampling and its fbank, and
-the same Parquet writing, either of log-mels alone or of every column of MELS, measured by
-pyloudnorm, librosa, numpy, hashlib and xxhash. Ours always fills every column, and looks for
-truncation too. Keys of `ratios`, with what is expected of them:
+The clips last 10 s. Their formats, rates and channels are mixed about as in the demo corpus,
+without m4a, which soundfile does not read. The peer uses soundfile, torchaudio's resampling and
+torchaudio's fbank, and writes the same Parquet: either log-mels alone, or every column of MELS,
+computed by pyloudnorm, librosa, numpy, hashlib and xxhash. The stage always fills every column
+and also looks for truncated recordings. Keys of `ratios` and expected values:
 
-    speedup       their log-mels alone over ours, which does more, one process each: at least 1.35
-    same_columns  their every column over ours
-    two_process   ours in one process over ours in two, already started: at least 1.8
+    speedup       time of the peer for log-mels alone / time of the stage: at least 1.35
+    same_columns  time of the peer for every column / time of the stage
+    two_process   time of the stage in one process / in two running processes: at least 1.8
 """
 
 import hashlib
@@ -40,7 +40,7 @@ from flap.core.schemas import CLIPS, MELS, mel_bytes
 from flap.core.shards import Row, count_rows, open_rows, read_table, shard_name, write_rows
 from flap.core.work import Work, run_shards
 
-# Of 20 clips, twice, as the demo corpus mixes them.
+# Formats of 40 clips, in the shares of the demo corpus.
 FORMATS = 2 * (
     *[("flac", "PCM_16")] * 6,
     *[("wav", "PCM_16")] * 5,
@@ -50,14 +50,14 @@ FORMATS = 2 * (
     *[("mp3", "MPEG_LAYER_III")] * 2,
 )
 RATES_HZ, CHANNELS = (16000, 22050, 32000, 44100, 48000), (1, 2, 1, 1, 2, 1)
-_NOISE = 0.003  # FLAC then takes about as many bits a sample as of the demo corpus
+_NOISE = 0.003  # with this noise FLAC needs about as many bits per sample as for the demo corpus
 
 
 def main(
     shards: Annotated[int, typer.Option(help="shards of 40 clips of 10 s")] = 4,
     seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 30,
 ) -> None:
-    """Time the stage in one and two processes beside the usual libraries."""
+    """Time the stage in one and in two processes, and the peer."""
     torch.set_num_threads(1)
     config = load_section(Path("params.yaml"), "audio", AudioConfig)
     with tempfile.TemporaryDirectory() as name:
@@ -66,8 +66,8 @@ def main(
         taken = interleaved(
             {
                 "ours": lambda: extract_shard(clips[0], folder / "ours" / clips[0].name, config),
-                "theirs": lambda: _their_shard(clips[0], folder / "theirs", config, _measured),
-                "mels_alone": lambda: _their_shard(clips[0], folder / "alone", config, _unmeasured),
+                "theirs": lambda: _peer_shard(clips[0], folder / "theirs", config, _measured),
+                "mels_alone": lambda: _peer_shard(clips[0], folder / "alone", config, _unmeasured),
                 "one_process": lambda: _run(clips, folder, config, jobs=1),
                 "two_processes": lambda: _run(clips, folder, config, jobs=2),
             },
@@ -85,7 +85,7 @@ def main(
 
 
 def _write_shard(folder: Path, shard: int) -> Path:
-    """A CLIPS shard and its recordings: tones that come and go in noise."""
+    """Write a CLIPS shard and its recordings: tones of varying level, with noise."""
     rng, rows = np.random.default_rng(shard), []
     mixed = zip(FORMATS, cycle(RATES_HZ), cycle(CHANNELS), strict=False)
     for i, ((suffix, subtype), rate_hz, channels) in enumerate(mixed):
@@ -107,7 +107,7 @@ def _clip_row(path: Path) -> Row:
 
 
 def _run(clips: list[Path], folder: Path, config: AudioConfig, jobs: int) -> None:
-    """As `pipeline.audio` does, but for the last step: nothing is published or kept."""
+    """Run the stage like `pipeline.audio`, but do not publish or keep the result."""
     os.environ["FLAP_JOBS"] = str(jobs)
     with tempfile.TemporaryDirectory(dir=folder) as data:
         work = Work.open(Path(data) / "audio" / "noise", "benchmark")
@@ -117,7 +117,7 @@ def _run(clips: list[Path], folder: Path, config: AudioConfig, jobs: int) -> Non
 Measure = Callable[[str, np.ndarray, np.ndarray, bytes, AudioConfig], Row]
 
 
-def _their_shard(clips: Path, folder: Path, config: AudioConfig, measure: Measure) -> None:
+def _peer_shard(clips: Path, folder: Path, config: AudioConfig, measure: Measure) -> None:
     with open_rows(folder / clips.name, MELS, {}) as writer:
         for uri in read_table(clips, CLIPS, ["uri"])["uri"].to_pylist():
             frames_TC, rate_hz = soundfile.read(uri, dtype="float32", always_2d=True)

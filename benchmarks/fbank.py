@@ -1,14 +1,14 @@
-"""Our fbank beside torchaudio's, one clip after the other in one thread.
+"""`flap.audio.fbank` and torchaudio's fbank, one clip at a time in one thread.
 
     python -m benchmarks.fbank [--clips 8] [--seconds 20]
 
-Clips of 10 s at 16 kHz: noise and tones. Keys of `ratios`, with what is expected of them:
+The clips are 10 s of noise and tones at 16 kHz. Keys of `ratios` and expected values:
 
-    speedup        time of torchaudio.compliance.kaldi.fbank over ours: at least 2.5
-    max_abs_diff   largest difference of any log-mel value: at most 0.002
+    speedup        time of torchaudio.compliance.kaldi.fbank / time of flap: at least 2.5
+    max_abs_diff   largest difference between two log-mel values: at most 0.002
 
-Pure tones without noise differ more, where a bin has a billionth of its frame's power: there
-both are what float32's rounding leaves.
+For pure tones without noise the differences are larger: in a bin with a billionth of its frame's
+power, both values are rounding errors of float32.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ def main(
     clips: Annotated[int, typer.Option(help="clips of 10 s in each timed call")] = 8,
     seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 20,
 ) -> None:
-    """Time and compare both on the same clips."""
+    """Time both on the same clips, and compare their values."""
     torch.set_num_threads(1)
     config = load_section(Path("params.yaml"), "audio", AudioConfig)
     waveforms = [_clip(seed, config.sample_rate_hz) for seed in range(clips)]
@@ -47,7 +47,7 @@ def main(
 
 
 def kaldi_fbank(samples: np.ndarray, config: AudioConfig) -> np.ndarray:
-    """The same log-mel (frames, mel bins) by torchaudio."""
+    """Log-mel (frames, mel bins) by torchaudio."""
     from torchaudio.compliance import kaldi
 
     mel_TF: torch.Tensor = kaldi.fbank(

@@ -3,7 +3,7 @@
 from functools import partial
 
 from flap.audio.config import AudioConfig
-from flap.audio.extract import extract_shard, recordings_of
+from flap.audio.extract import extract_shard, recording_versions
 from flap.core.config import load_section
 from flap.core.errors import UserError
 from flap.core.shards import REJECTS_FOLDER, count_rows, shard_paths
@@ -12,16 +12,17 @@ from pipeline.stage import PARAMS, PathOption, print_counts, run
 
 
 def main(clips: PathOption, out: PathOption) -> None:
-    """Decode, resample and turn into log-mels every recording that the folder CLIPS names."""
+    """Decode and resample every recording in the folder CLIPS, and compute its log-mel."""
     config = load_section(PARAMS, "audio", AudioConfig)
     shards = shard_paths(clips)
     work = Work.open(out, fingerprint("audio", [], config))
     function = partial(extract_shard, config=config)
-    run_shards(function, shards, work, f"audio {out.name}", made_from=recordings_of)
-    heard, rejected = count_rows(work.folder), count_rows(work.folder / REJECTS_FOLDER)
-    print_counts("audio", count_rows(clips), heard, rejected)
-    if not heard:
-        raise UserError(f"{clips}: every recording was rejected; see {work.folder}/_rejects")
+    run_shards(function, shards, work, f"audio {out.name}", made_from=recording_versions)
+    n_mels, n_rejects = count_rows(work.folder), count_rows(work.folder / REJECTS_FOLDER)
+    print_counts("audio", count_rows(clips), n_mels, n_rejects)
+    if not n_mels:
+        rejects = work.folder / REJECTS_FOLDER
+        raise UserError(f"{clips}: every recording was rejected; {rejects} has the reasons")
     work.publish()
 
 

@@ -1,4 +1,4 @@
-"""Stage `audit`: CLIPS and MELS of all corpora → AUDIT, what is wrong with them together."""
+"""Stage `audit`: CLIPS and MELS of all corpora → AUDIT."""
 
 import typer
 
@@ -11,23 +11,23 @@ from pipeline.stage import PARAMS, PathOption, run, write_metrics
 
 
 def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOption) -> None:
-    """Look for leaks, duplicates, and captions missing or too long, over all corpora."""
+    """Find leaks, duplicates, and missing or long captions over all corpora."""
     config = load_section(PARAMS, "audit", AuditConfig)
     datasets = list(load_section(PARAMS, "datasets", DatasetsConfig).root)
 
-    from flap.audit import summary  # pandas loads after --help and errors in params.yaml
+    from flap.audit import summary  # imports pandas, which --help does not need
     from flap.audit.clips import read_clips
-    from flap.audit.findings import find
+    from flap.audit.findings import find_problems
 
-    heard = read_clips(clips, mels, datasets)
-    found = find(heard, config)
-    # Without the parameters: the stages that train hang on these bytes, and a limit that finds
-    # nothing new must not start them again.
+    audited = read_clips(clips, mels, datasets)
+    found = find_problems(audited, config)
+    # The provenance leaves out the parameters: the stages that train depend on the bytes of this
+    # file, and must not run again if another limit gives the same findings.
     rows = (dict(zip(found.columns, row, strict=True)) for row in found.itertuples(index=False))
     write_rows(out / shard_name(0), rows, AUDIT, {"stage": "audit", "datasets": datasets})
-    counts = summary.metrics(heard, found)
+    counts = summary.metrics(audited, found)
     write_metrics(metrics, counts)
-    for line in summary.lines(counts, found, config):
+    for line in summary.summary_lines(counts, found, config):
         typer.echo(f"audit: {line}")
 
 

@@ -13,7 +13,7 @@ from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig, DemoDataset, SourcesConfig
 from flap.sources.corpus import write_corpus
 from flap.sources.demo.shards import DemoShards
-from flap.sources.item import Intake
+from flap.sources.record import AdapterOutput
 from pipeline.stage import PARAMS, print_counts, run
 
 
@@ -21,7 +21,7 @@ def main(
     dataset: Annotated[str, typer.Argument(help="a key of the section `datasets`")],
     out: Annotated[Path, typer.Option(help="folder to publish, data/sources/DATASET")],
 ) -> None:
-    """Turn a corpus into a CLIPS table with a split, captions and labels for each recording."""
+    """Write the CLIPS table of a corpus: split, captions and labels of each recording."""
     datasets = load_section(PARAMS, "datasets", DatasetsConfig).root
     if dataset not in datasets:
         raise UserError(f"{PARAMS}: no dataset '{dataset}'; there are: {', '.join(datasets)}")
@@ -44,7 +44,7 @@ def _make_demo(dataset: str, entry: DemoDataset, sources: SourcesConfig, out: Pa
 
 def _read_corpus(dataset: str, entry: CorpusDataset, sources: SourcesConfig, out: Path) -> None:
     work = Work.open(out, fingerprint("sources", [], entry, sources, dataset=dataset))
-    corpus = read_corpus(dataset, entry, Intake(work.folder, out))
+    corpus = read_corpus(dataset, entry, AdapterOutput(work.folder, out))
     for note in corpus.notes:
         typer.echo(f"sources: {note}")
     write_corpus(corpus, entry, sources.shard_clips, work.folder)

@@ -1,4 +1,4 @@
-"""Recordings in many formats, CLIPS that name them, and the stage `audio` over both."""
+"""Recordings in many formats, rows of CLIPS for them, and a run of the stage `audio`."""
 
 import io
 from collections.abc import Iterable
@@ -60,10 +60,11 @@ def noise(seconds: float, rate_hz: int, channels: int = 1) -> np.ndarray:
 
 
 def encoded(kind: str, samples: np.ndarray, rate_hz: int, start_s: float = 0.0) -> bytes:
-    """Samples (n,) or (n, channels) as a whole file; "bare mp3" does not count its frames.
+    """Samples (n,) or (n, channels) as a complete file.
 
     Args:
-        start_s: when the sound begins, in what PyAV writes.
+        kind: one of `FORMATS`, or "bare mp3" for an MP3 without a frame count.
+        start_s: start of the sound in seconds, for the formats of PyAV.
     """
     frames_TC = samples if samples.ndim == 2 else samples[:, None]
     if kind in LIBAV or kind == "bare mp3":
@@ -105,7 +106,7 @@ def encode(
 
 
 def video(frames_TC: np.ndarray | None, rate_hz: int) -> bytes:
-    """A second of mp4 video, with sound or without."""
+    """An mp4 video of one second, with sound or without (None)."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as output:
         pictures = output.add_stream("mpeg4", rate=5)
@@ -130,10 +131,13 @@ def clip_row(uri: str, offset: int | None = None, n_bytes: int | None = None) ->
     return empty | known | {"captions": [], "labels": [], "duration_s": None}
 
 
-def heard_and_rejected(
+def mels_and_rejects(
     folder: Path, clips: Iterable[Row], config: AudioConfig = CONFIG
 ) -> tuple[dict[str, Row], dict[str, Row]]:
-    """Rows of MELS and of REJECTS by clip_id; `folder` takes the tables."""
+    """Run the stage on `clips`; rows of MELS and of REJECTS by clip_id.
+
+    `folder` receives the tables.
+    """
     write_rows(folder / "clips.parquet", list(clips), CLIPS, {})
     target = folder / "out" / "shard-00000.parquet"
     extract_shard(folder / "clips.parquet", target, config)

@@ -1,4 +1,4 @@
-"""A folder of 300 recordings that are broken in every way, and a few odd but sound ones."""
+"""A folder of 300 recordings with many kinds of faults, and a few odd but good recordings."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audio_files import CONFIG, clip_row, encoded, heard_and_rejected, noise, video
+from audio_files import CONFIG, clip_row, encoded, mels_and_rejects, noise, video
 
 from flap.audio.extract import extract
 from flap.core.schemas import REJECT_REASONS
@@ -38,7 +38,7 @@ NAMES = (
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that everybody may read, other than pytest's."""
+    """A folder that every user may read; pytest's `tmp_path` belongs to one user."""
     path = Path(tempfile.mkdtemp())
     path.chmod(0o777)
     yield path
@@ -46,7 +46,7 @@ def folder() -> Iterator[Path]:
 
 
 def broken(folder: Path) -> dict[str, str]:
-    """Path → reason; each fault under many names."""
+    """Write each fault under many names; return path → expected reason."""
     faults: list[tuple[str, str, Callable[[Path], object]]] = [
         ("wav", "empty", lambda path: path.touch()),
         ("wav", "unreadable", lambda path: path.write_text("This is no sound.\n" * 50)),
@@ -100,7 +100,7 @@ def _sparse(path: Path) -> None:
         file.truncate(1 << 40)
 
 
-def sound(folder: Path) -> set[str]:
+def good_recordings(folder: Path) -> set[str]:
     recordings = {
         "8 channels.wav": encoded("wav", noise(1.0, 16000, 8), 16000),
         "96 kHz.flac": encoded("flac", noise(1.0, 96000), 96000),
@@ -118,8 +118,8 @@ def sound(folder: Path) -> set[str]:
 
 @contextmanager
 def as_nobody(uri: str) -> Iterator[None]:
-    """Root may read anything, so become somebody who may not; others are that already."""
-    extract(uri, None, None, CONFIG)  # nobody may not import, and some imports are lazy
+    """Drop root's permission to read every file; another user has no such permission."""
+    extract(uri, None, None, CONFIG)  # runs the lazy imports, which "nobody" may not read
     if os.geteuid() != 0:
         yield
         return
@@ -130,13 +130,13 @@ def as_nobody(uri: str) -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_every_broken_recording_is_a_reject_and_every_sound_one_is_heard(folder: Path) -> None:
-    expected, good = broken(folder), sound(folder)
+def test_every_broken_recording_is_a_reject_and_every_good_one_has_a_mel(folder: Path) -> None:
+    expected, good = broken(folder), good_recordings(folder)
     assert len(expected) + len(good) >= 300
     clips = [clip_row(uri) for uri in sorted([*expected, *good])]
     with as_nobody(next(iter(good))):
-        heard, rejected = heard_and_rejected(folder, clips)
-    assert {uri: row["reason"] for uri, row in rejected.items()} == expected
-    assert set(heard) == good
-    assert {row["reason"] for row in rejected.values()} <= REJECT_REASONS
-    assert all(row["stage"] == "audio" and row["detail"] for row in rejected.values())
+        mels, rejects = mels_and_rejects(folder, clips)
+    assert {uri: row["reason"] for uri, row in rejects.items()} == expected
+    assert set(mels) == good
+    assert {row["reason"] for row in rejects.values()} <= REJECT_REASONS
+    assert all(row["stage"] == "audio" and row["detail"] for row in rejects.values())

@@ -1,4 +1,4 @@
-"""Decoding: all that sounds is heard, all that is cut off is refused, and memory is bounded."""
+"""Decoding: complete files decode, truncated files are rejected, and memory is bounded."""
 
 import tracemalloc
 
@@ -41,7 +41,7 @@ def test_truncated_files_are_unreadable(kind: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_cap_is_no_truncation(kind: str) -> None:
+def test_a_recording_longer_than_max_seconds_is_cut(kind: str) -> None:
     rate_hz = RATES.get(kind, 44100)
     whole = encoded(kind, noise(3.0, rate_hz), rate_hz)
     recording = decode(whole, max_seconds=1.0)
@@ -51,12 +51,12 @@ def test_the_cap_is_no_truncation(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["wav", "aiff", "m4a", "webm", "ogg", "mp3"])
-def test_what_is_cut_off_behind_the_cap_is_truncated_too(kind: str) -> None:
+def test_a_file_truncated_after_max_seconds_is_unreadable(kind: str) -> None:
     whole = encoded(kind, noise(3.0, 48000), 48000)
     assert reason(whole[: len(whole) * 3 // 4], max_seconds=1.0) == "unreadable"
 
 
-def test_channels_are_averaged_and_clipping_is_seen_before() -> None:
+def test_clipping_is_measured_before_channels_are_averaged() -> None:
     left = np.clip(4 * tone(0.2, 16000), -1, 1)
     recording = decode(encoded("float", np.stack([left, -left], axis=1), 16000), 12.0)
     assert recording.channels == 2
@@ -73,7 +73,7 @@ def test_odd_rates_and_many_channels(rate_hz: int, channels: int) -> None:
     np.testing.assert_allclose(recording.samples, frames_TC.mean(1), atol=1e-6)
 
 
-def test_memory_is_that_of_one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_number_of_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_BLOCK_SAMPLES", 1 << 16)
     data = encoded("wav", noise(20.0, 8000, 64), 8000)
     tracemalloc.start()
@@ -83,7 +83,7 @@ def test_memory_is_that_of_one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak_bytes < 5 * 10 * 8000 * 4  # the 64 channels of 20 s are 41 MB
 
 
-def test_a_video_is_heard_if_it_has_sound() -> None:
+def test_the_sound_of_a_video_is_decoded() -> None:
     recording = decode(video(noise(1.0, 44100), 44100), 12.0)
     assert recording.duration_s == pytest.approx(1.0, abs=0.1)
     assert reason(video(None, 44100)) == "unreadable"
@@ -101,7 +101,7 @@ def test_one_bad_sample_in_one_channel_is_non_finite(value: float) -> None:
 
 
 def test_flac_of_unknown_length_is_decoded() -> None:
-    """As encoders write it to a pipe: STREAMINFO with a total of 0 samples."""
+    """An encoder that writes to a pipe stores a total of 0 samples in STREAMINFO."""
     data = bytearray(encoded("flac", tone(1.0, 16000), 16000))
     data[21] &= 0xF0
     data[22:26] = bytes(4)
@@ -116,21 +116,21 @@ def test_wav_of_unknown_length_is_decoded(size: bytes) -> None:
     assert len(decode(bytes(data), 12.0).samples) == 16000
 
 
-def test_mp3_behind_an_id3_tag_is_looked_at() -> None:
+def test_truncation_is_found_in_an_mp3_with_an_id3_tag() -> None:
     tag = b"ID3\x03\0\0\0\0\x08\0" + bytes(1024)
     data = tag + encoded("lame", noise(3.0, 44100), 44100)
     assert len(decode(data, 12.0).samples) == pytest.approx(3 * 44100, abs=4096)
     assert reason(data[: len(data) * 3 // 4]) == "unreadable"
 
 
-def test_playlists_open_nothing(tmp_path) -> None:
+def test_a_playlist_cannot_open_other_files(tmp_path) -> None:
     soundfile.write(tmp_path / "private.wav", tone(1.0, 16000), 16000)
     concat = f"ffconcat version 1.0\nfile {tmp_path / 'private.wav'}\n"
     assert reason(concat.encode()) == "unreadable"
 
 
-def test_why_a_file_is_unreadable_is_said_alike_each_time() -> None:
-    """Equal shards have equal bytes: no address of an object stands in a message."""
+def test_the_detail_of_an_unreadable_file_is_the_same_each_time() -> None:
+    """Equal shards need equal bytes, so the detail must not contain a memory address."""
     messages = set()
     for _ in range(2):
         with pytest.raises(Rejected) as caught:
@@ -141,50 +141,50 @@ def test_why_a_file_is_unreadable_is_said_alike_each_time() -> None:
 
 @pytest.mark.parametrize("id3", [b"", b"ID3\x04\0\0\0\0\x02\0" + bytes(256)])
 @pytest.mark.parametrize("seconds", [0.4, 3.0])
-def test_mp3_without_a_count_of_frames_is_heard_whole(seconds: float, id3: bytes) -> None:
+def test_mp3_without_a_frame_count_is_decoded_completely(seconds: float, id3: bytes) -> None:
     data = encoded("bare mp3", noise(seconds, 44100), 44100)
     recording = decode(id3 + data, 12.0)
     assert recording.duration_s == pytest.approx(seconds, abs=0.1)
 
 
 @pytest.mark.parametrize("kind", ["ogg", "opus"])
-def test_ogg_streams_one_after_the_other_are_heard(kind: str) -> None:
+def test_chained_ogg_streams_are_decoded(kind: str) -> None:
     data = encoded(kind, tone(1.0, 48000), 48000) * 3
     assert decode(data, 12.0).duration_s == pytest.approx(3.0, abs=0.1)
     assert reason(data[:-1000]) == "unreadable"
 
 
 @pytest.mark.parametrize("kind", ["mkv", "webm"])
-def test_sound_that_begins_late_is_whole(kind: str) -> None:
+def test_sound_with_a_late_start_is_not_truncated(kind: str) -> None:
     data = encoded(kind, noise(2.0, 48000), 48000, start_s=3.0)
     assert decode(data, 12.0).duration_s == pytest.approx(2.0, abs=0.1)
 
 
 @pytest.mark.parametrize("kind", ["m4a", "caf"])
-def test_a_tag_behind_the_last_box_is_no_box(kind: str) -> None:
+def test_a_tag_after_the_last_box_is_ignored(kind: str) -> None:
     data = encoded(kind, noise(1.0, 44100), 44100) + b"TAG" + b"title".ljust(125)
     assert decode(data, 12.0).duration_s == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_short_file_has_little_slack() -> None:
+def test_a_short_file_may_lack_only_few_bytes() -> None:
     data = encoded("wav", noise(0.12, 16000), 16000)
     assert reason(data[:-900]) == "unreadable"
     size = (len(data) - 8 - 1920).to_bytes(4, "little")
-    assert reason(data[:4] + size + data[8:-1920]) == "unreadable"  # its samples say otherwise
+    assert reason(data[:4] + size + data[8:-1920]) == "unreadable"  # its data chunk is incomplete
 
 
 @pytest.mark.parametrize("rate_hz", [1, 999, 1_000_001, 1_000_000_000])
-def test_absurd_rates_are_unreadable(rate_hz: int) -> None:
+def test_implausible_rates_are_unreadable(rate_hz: int) -> None:
     data = bytearray(encoded("wav", noise(1.0, 16000), 16000))
     data[24:28] = rate_hz.to_bytes(4, "little")
     with pytest.raises(Rejected, match=f"a sample rate of {rate_hz} Hz"):
         decode(bytes(data), 12.0)
 
 
-def test_too_little_memory_is_not_the_recordings_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+def test_a_memory_error_is_no_reject(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decoding, "MonoBlocks", full)
+    monkeypatch.setattr(decoding, "MonoBlocks", fail)
     with pytest.raises(MemoryError):
         decode(encoded("wav", noise(1.0, 16000), 16000), 12.0)

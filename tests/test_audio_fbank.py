@@ -1,4 +1,4 @@
-"""Our fbank: Kaldi's values, by the formula and by torchaudio, alone and in batches."""
+"""`Fbank` against the formula and against torchaudio, for single clips and batches."""
 
 import numpy as np
 import pytest
@@ -59,8 +59,8 @@ def test_equals_torchaudio_for_other_front_ends(changes: dict[str, float]) -> No
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_several_clips_at_once_are_each_alone(window: str) -> None:
-    """Lengths that end within a hop, at one, and of one frame; tiles span clips."""
+def test_a_batch_gives_the_values_of_single_clips(window: str) -> None:
+    """The lengths end within a hop, at a hop, and at one frame; tiles span several clips."""
     config = CONFIG.model_copy(update={"window": window})
     lengths = [400, 16000, 163999, 401, 560, 33333]
     clips = [coloured(n, seed) for seed, n in enumerate(lengths)]
@@ -70,8 +70,8 @@ def test_several_clips_at_once_are_each_alone(window: str) -> None:
         np.testing.assert_allclose(mel_TF, by_torchaudio(clip, config), rtol=0, atol=2e-3)
 
 
-def test_ten_seconds_are_998_frames_of_the_formula() -> None:
-    """In plain numpy, float64: frames, Hann window, mel triangles, log."""
+def test_a_frame_of_ten_seconds_equals_the_formula() -> None:
+    """The formula in numpy and float64: frames, Hann window, mel triangles, log."""
     samples = noise(10.0, 16000)[:, 0]
     mel_TF = log_mel(samples, CONFIG)
     assert mel_TF.shape == (998, 128)
@@ -85,12 +85,12 @@ def test_ten_seconds_are_998_frames_of_the_formula() -> None:
     up = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     down = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     weights = np.maximum(0, np.minimum(up, down))
-    weights[:, 256] = 0  # Kaldi leaves the Nyquist bin out
+    weights[:, 256] = 0  # Kaldi omits the Nyquist bin
     expected = np.log(np.maximum(weights @ power, np.finfo("f4").eps))
     np.testing.assert_allclose(mel_TF[500], expected, atol=5e-3)
 
 
-def test_silence_is_the_floor_of_float32() -> None:
+def test_silence_has_the_smallest_log_mel() -> None:
     expected = np.log(np.finfo("f4").eps)
     np.testing.assert_allclose(log_mel(np.zeros(1600, "f4"), CONFIG), expected)
 
@@ -101,7 +101,7 @@ def test_an_offset_does_not_change_the_mel() -> None:
     np.testing.assert_allclose(shifted, log_mel(samples, CONFIG), atol=1e-2)
 
 
-def test_other_rates_sound_alike() -> None:
+def test_a_resampled_tone_has_the_same_mel_peaks() -> None:
     at_16k = log_mel(tone(1.0, 16000), CONFIG)
     at_48k = log_mel(resample(tone(1.0, 48000), 48000, 16000), CONFIG)
     assert at_16k.shape == at_48k.shape == (98, 128)
@@ -109,16 +109,16 @@ def test_other_rates_sound_alike() -> None:
 
 
 def test_less_than_a_frame_is_an_error() -> None:
-    with pytest.raises(ValueError, match="less than the 400 samples of a frame"):
+    with pytest.raises(ValueError, match="less than the 400 samples of one frame"):
         log_mel(np.zeros(399, "f4"), CONFIG)
 
 
-def test_one_is_built_a_process() -> None:
+def test_equal_front_ends_share_one_instance() -> None:
     assert fbank(CONFIG) is fbank(CONFIG.model_copy())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same() -> None:
+def test_a_gpu_gives_torchaudios_values() -> None:
     clips = [coloured(n) for n in (16000, 400, 160000)]
     gpu = torch.device("cuda")
     mels = Fbank(CONFIG, gpu)([torch.from_numpy(clip).to(gpu) for clip in clips])

@@ -1,15 +1,17 @@
-"""Bytes of recordings: files, ranges, URLs, and what cannot or must not be read."""
+"""Bytes of recordings: files, ranges, URLs, and which faults are rejects or errors."""
 
 import errno
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from flap.audio.read import identity, read_recording
+from flap.audio.read import read_recording, recording_version
 from flap.audio.rejected import Rejected
 from flap.core.errors import UserError
+from flap.core.remote import file_version
 
 MAX_BYTES = 1000
 DATA = bytes(range(256)) * 2
@@ -17,7 +19,7 @@ DATA = bytes(range(256)) * 2
 
 @pytest.fixture(params=["path", "relative", "memory"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """`DATA` as a file, and what is named after it in the same folder."""
+    """`DATA` as a file x.wav, by an absolute path, a relative path and a URL."""
     if request.param == "memory":
         fsspec.filesystem("memory").pipe_file("/folder/x.wav", DATA)
         return "memory://folder/x.wav"
@@ -41,7 +43,7 @@ def test_a_whole_file_and_ranges(uri: str) -> None:
     assert read_recording(uri, 500, None, MAX_BYTES) == DATA[500:]
 
 
-def test_what_is_refused(uri: str) -> None:
+def test_missing_too_large_and_empty_ranges_are_rejected(uri: str) -> None:
     assert rejected(uri.replace("x.wav", "gone.wav")) == "missing"
     assert rejected(uri, max_bytes=511) == "too_large"
     assert rejected(uri, 0, 31, max_bytes=30) == "too_large"
@@ -50,7 +52,7 @@ def test_what_is_refused(uri: str) -> None:
     assert rejected(uri, 100, 0) == "empty"
 
 
-def test_a_range_of_a_huge_file_is_read_and_the_whole_is_not(tmp_path: Path) -> None:
+def test_a_range_of_a_huge_file_is_read_but_the_whole_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with path.open("wb") as file:
         file.truncate(1 << 40)  # sparse
@@ -60,7 +62,7 @@ def test_a_range_of_a_huge_file_is_read_and_the_whole_is_not(tmp_path: Path) -> 
     assert rejected(str(path)) == "too_large"
 
 
-def test_what_is_no_file_is_unreadable(tmp_path: Path) -> None:
+def test_folders_link_loops_and_pipes_are_unreadable(tmp_path: Path) -> None:
     (tmp_path / "x.flac").mkdir()
     (tmp_path / "loop.wav").symlink_to("loop.wav")
     os.mkfifo(tmp_path / "pipe.wav")
@@ -70,7 +72,7 @@ def test_what_is_no_file_is_unreadable(tmp_path: Path) -> None:
     assert rejected("memory://folder") == "unreadable"
 
 
-def test_what_cannot_be_there_is_missing(tmp_path: Path) -> None:
+def test_impossible_paths_are_missing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert rejected(str(tmp_path / "file" / "x.wav")) == "missing"
     assert rejected(str(tmp_path / ("x" * 300))) == "missing"
@@ -89,33 +91,53 @@ def test_a_failing_disk_is_an_error(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "stat", fail)
-    for act in (lambda: read_recording("x.wav", None, None, 9), lambda: identity("x.wav")):
+    for act in (lambda: read_recording("x.wav", None, None, 9), lambda: recording_version("x.wav")):
         with pytest.raises(OSError, match=os.strerror(number)):
             act()
 
 
-def test_an_unknown_protocol_is_the_users() -> None:
-    for act in (lambda uri: read_recording(uri, None, None, 9), identity):
-        with pytest.raises(UserError, match=r"gopher://x\.wav: no file system"):
+def test_an_unknown_protocol_is_a_user_error() -> None:
+    for act in (lambda uri: read_recording(uri, None, None, 9), recording_version):
+        with pytest.raises(UserError, match=r"gopher://x\.wav: no installed file system"):
             act("gopher://x.wav")
 
 
-def test_identity_changes_with_the_file(uri: str) -> None:
-    first = identity(uri)
-    assert identity(uri) == first
-    assert identity(uri.replace("x.wav", "gone.wav")) == "missing"
+def test_the_version_changes_with_the_file(uri: str) -> None:
+    first = recording_version(uri)
+    assert recording_version(uri) == first
+    assert recording_version(uri.replace("x.wav", "gone.wav")) == "missing"
     with fsspec.open(uri, "wb") as file:
         file.write(DATA[::-1])
-    assert identity(uri) != first
+    assert recording_version(uri) != first
 
 
-def test_identity_of_what_cannot_be_read(tmp_path: Path) -> None:
+def test_the_version_of_an_unreadable_file_is_its_reason(tmp_path: Path) -> None:
     (tmp_path / "loop.wav").symlink_to("loop.wav")
-    assert identity(str(tmp_path / "loop.wav")) == "unreadable"
+    assert recording_version(str(tmp_path / "loop.wav")) == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("info", "version"),
+    [
+        ({"size": 7, "ETag": '"ab"', "LastModified": datetime(2020, 1, 1, tzinfo=UTC)}, "7:ab"),
+        ({"size": 7, "created": datetime(2020, 1, 1, tzinfo=UTC)}, "7:1577836800.0"),
+        ({"size": 7, "mtime": 1577836800.0}, "7:1577836800.0"),
+        ({"size": 7, "blob_id": "ab", "etag": None}, "7:ab"),
+        ({"size": None}, "None:"),
+    ],
+)
+def test_the_version_of_a_remote_file(info: dict[str, object], version: str) -> None:
+    assert file_version(fsspec.filesystem("memory"), info) == version
+
+
+def test_a_local_file_has_one_version_by_path_and_by_url(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(DATA)
+    assert recording_version(f"file://{path}") == recording_version(str(path))
 
 
 @pytest.mark.parametrize(("status", "is_reject"), [(404, True), (410, True), (403, False)])
-def test_a_store_that_fails_is_no_reject(
+def test_a_failing_server_is_an_error_and_a_missing_file_a_reject(
     status: int, is_reject: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class StatusError(Exception):
@@ -131,7 +153,7 @@ def test_a_store_that_fails_is_no_reject(
         read_recording("http://h/x.wav", None, None, 100)
 
 
-def test_credentials_that_ran_out_are_no_reject(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(*_: object) -> None:
         raise PermissionError("ExpiredToken")
 
@@ -140,6 +162,6 @@ def test_credentials_that_ran_out_are_no_reject(monkeypatch: pytest.MonkeyPatch)
         read_recording("s3://b/x.wav", None, None, 100)
 
 
-def test_colons_in_a_name_are_a_name(tmp_path: Path) -> None:
+def test_a_name_may_contain_two_colons(tmp_path: Path) -> None:
     (tmp_path / "a::b.wav").write_bytes(b"12345")
     assert read_recording(f"file://{tmp_path}/a::b.wav", 1, 3, 100) == b"234"

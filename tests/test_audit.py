@@ -1,4 +1,4 @@
-"""Stage `audit`: leaks, duplicates and captions by hand, and what training leaves out for them."""
+"""Stage `audit`: its findings on small tables, and the clips that training leaves out."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from conftest import Corpus
 
 from flap.audit.clips import read_clips
 from flap.audit.config import AuditConfig
-from flap.audit.findings import find
-from flap.audit.summary import FINDINGS, lines, metrics
+from flap.audit.findings import find_problems
+from flap.audit.summary import FINDINGS, metrics, summary_lines
 from flap.core.errors import UserError
 from flap.core.schemas import AUDIT, AUDIT_FINDINGS, CLIPS, MELS
 from flap.core.shards import read_table, write_rows
@@ -23,7 +23,7 @@ SHARD = "shard-00000.parquet"
 
 
 def clip(name: str, split: str, **known: object) -> dict[str, object]:
-    """Row of `read_clips`; its recording is like no other unless `known` says so."""
+    """Row of `read_clips` with a unique recording, changed by `known`."""
     row = {"clip_id": name, "dataset": name[0], "split": split, "licence": "CC0"}
     row |= {"origin": "", "sha256": name, "mel_xxh3": name}
     return row | {"captions": 1, "longest": 0, "words": 5} | known
@@ -31,11 +31,11 @@ def clip(name: str, split: str, **known: object) -> dict[str, object]:
 
 def findings(*rows: dict[str, object], config: AuditConfig = CONFIG) -> list[tuple[object, ...]]:
     columns = ["clip_id", "finding", "rule", "other", "detail", "dropped"]
-    found = find(pd.DataFrame(list(rows)), config)[columns]
+    found = find_problems(pd.DataFrame(list(rows)), config)[columns]
     return list(found.itertuples(index=False, name=None))
 
 
-def test_distinct_clips_are_no_finding() -> None:
+def test_distinct_clips_give_no_finding() -> None:
     assert findings(clip("a/1", "train"), clip("a/2", "val"), clip("b/1", "test")) == []
 
 
@@ -43,12 +43,14 @@ def test_distinct_clips_are_no_finding() -> None:
 @pytest.mark.parametrize(
     ("key", "detail"), [("sha256", "equal bytes"), ("mel_xxh3", "equal log-mels")]
 )
-def test_a_duplicate_inside_and_across(key: str, detail: str, other: str) -> None:
+def test_equal_content_is_a_duplicate_within_and_across_corpora(
+    key: str, detail: str, other: str
+) -> None:
     found = findings(clip("a/1", "train", **{key: "x"}), clip(other, "train", **{key: "x"}))
     assert found == [(other, "duplicate", "content", "a/1", detail, True)]
 
 
-def test_an_origin_makes_duplicates_across_corpora_alone() -> None:
+def test_equal_origin_is_a_duplicate_only_across_corpora() -> None:
     upload = {"origin": "freesound:1"}
     inside = [clip("a/1", "train", **upload), clip("a/2", "train", **upload)]
     assert findings(*inside) == []
@@ -58,7 +60,7 @@ def test_an_origin_makes_duplicates_across_corpora_alone() -> None:
     ]
 
 
-def test_a_leak_by_content_comes_before_one_by_origin() -> None:
+def test_a_leak_by_content_takes_precedence_over_a_leak_by_origin() -> None:
     found = findings(
         clip("a/1", "test", origin="youtube:x"),
         clip("a/2", "train", origin="youtube:x", sha256="same"),
@@ -68,23 +70,23 @@ def test_a_leak_by_content_comes_before_one_by_origin() -> None:
 
 
 @pytest.mark.parametrize("other", ["a/2", "b/2"])
-def test_an_origin_leaks_inside_and_across(other: str) -> None:
+def test_equal_origin_is_a_leak_within_and_across_corpora(other: str) -> None:
     upload = {"origin": "youtube:x"}
     found = findings(clip("a/1", "train", **upload), clip(other, "test", **upload))
     assert found == [("a/1", "leak", "origin", other, "youtube:x", True)]
 
 
-def test_val_in_test_is_a_duplicate_and_never_dropped() -> None:
+def test_a_val_clip_in_test_is_a_duplicate_and_is_not_dropped() -> None:
     found = findings(clip("a/1", "val", sha256="x"), clip("b/1", "test", sha256="x"))
     assert found == [("b/1", "duplicate", "content", "a/1", "equal bytes", False)]
 
 
-def test_of_three_copies_the_first_is_named() -> None:
+def test_each_copy_names_the_first_copy() -> None:
     found = findings(*(clip(f"a/{i}", "train", mel_xxh3="x") for i in range(3)))
     assert [(row[0], row[3]) for row in found] == [("a/1", "a/0"), ("a/2", "a/0")]
 
 
-def test_copies_that_leak_are_leaks_and_nothing_else() -> None:
+def test_copies_that_leak_are_not_listed_as_duplicates() -> None:
     copies = [clip(f"a/{i}", "train", sha256="x") for i in range(2)]
     copies += [clip("b/1", "val", sha256="x"), clip("b/2", "test", sha256="x")]
     found = findings(*copies)
@@ -95,7 +97,7 @@ def test_copies_that_leak_are_leaks_and_nothing_else() -> None:
     ]
 
 
-def test_a_copy_of_what_leaks_leaks_too() -> None:
+def test_a_copy_of_a_leak_is_a_leak() -> None:
     upload = {"origin": "youtube:1"}
     found = findings(
         clip("a/1", "test", **upload),
@@ -109,14 +111,14 @@ def test_a_copy_of_what_leaks_leaks_too() -> None:
     ]
 
 
-def test_nothing_is_dropped_unless_told_to() -> None:
+def test_without_the_switches_nothing_is_dropped() -> None:
     config = CONFIG.model_copy(update={"drop_leaks": False, "drop_duplicates": False})
     rows = [clip(f"a/{i}", "train", sha256=key) for i, key in enumerate("xyy")]
     found = findings(*rows, clip("a/9", "test", sha256="x"), config=config)
     assert [(row[1], row[5]) for row in found] == [("leak", False), ("duplicate", False)]
 
 
-def test_captions_missing_and_too_long() -> None:
+def test_missing_and_long_captions_are_findings() -> None:
     found = findings(
         clip("a/1", "train", captions=0, words=0),
         clip("a/2", "test", captions=3, longest=2, words=11),
@@ -128,21 +130,21 @@ def test_captions_missing_and_too_long() -> None:
     ]
 
 
-def test_metrics_count_by_corpus_and_pair_and_lines_say_what_to_do() -> None:
+def test_metrics_count_by_corpus_and_pair_and_lines_give_advice() -> None:
     clips = [clip("a/1", "train", sha256="x"), clip("b/1", "test", sha256="x")]
     clips += [clip(f"b/n{i:02d}", "train", licence=f"by {i:02d}") for i in range(12)]
     frame = pd.DataFrame(clips)
-    found = find(frame, CONFIG)
+    found = find_problems(frame, CONFIG)
     counts = metrics(frame, found)
     assert counts["leaks"] == {"a -> b": 1} and counts["duplicates"] == {}
     assert (counts["clips"], counts["leak"], counts["dropped"]) == (14, 1, 1)
     assert counts["datasets"]["a"]["licences"] == {"CC0": 1}
     assert counts["datasets"]["b"]["licences"]["others"] == 3
     assert (counts["datasets"]["a"]["leak"], counts["datasets"]["b"]["leak"]) == (1, 0)
-    said = list(lines(counts, found, CONFIG))
-    assert said[0].startswith("a: 1 clips; 1 leaks, 0 duplicates")
-    assert said[2:] == [
-        "1 leaks: left out of training, by audit.drop_leaks",
+    lines = list(summary_lines(counts, found, CONFIG))
+    assert lines[0].startswith("a: 1 clips; 1 leaks, 0 duplicates")
+    assert lines[2:] == [
+        "1 leaks: training leaves them out, because audit.drop_leaks is true",
         "  a/1 (train) = b/1 (test), equal bytes",
     ]
     assert set(FINDINGS) == AUDIT_FINDINGS
@@ -167,7 +169,7 @@ def test_captions_are_counted_from_the_table(corpus: Corpus) -> None:
 
 
 def run_stage(corpus: Corpus, *, drop_leaks: bool, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    """The stage on the fixture's tables, in which clip 0 (train) is clip 3 (val)."""
+    """Run the stage on the fixture's tables, in which clip 0 (train) equals clip 3 (val)."""
     change(corpus.data, "audio", 3, mel_xxh3="0")
     toy = {"adapter": "audiocaps", "path": "toy", "watch": "toy", "captions": "required"}
     section = {"drop_leaks": drop_leaks, "drop_duplicates": False, "max_caption_words": 10}
@@ -202,7 +204,7 @@ def test_training_leaves_out_what_the_stage_drops(
     assert "toy/3" in set(usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])["clip_id"])
 
 
-def test_nothing_left_to_train_on_names_the_audit(corpus: Corpus) -> None:
+def test_the_error_for_an_empty_training_set_names_the_audit(corpus: Corpus) -> None:
     everything = {f"toy/{i}" for i in range(30)}
     with pytest.raises(UserError, match="30 clips left out by the audit"):
         usable_clips(corpus.clips, corpus.mels, ["toy"], ["train"], everything)

@@ -1,4 +1,4 @@
-"""The generated corpus: a function of its seed, told truly, with every kind of trouble in it."""
+"""The demo corpus: reproducible, correctly captioned, and with every kind of broken recording."""
 
 import io
 import itertools
@@ -80,7 +80,7 @@ def test_clips_do_not_depend_on_the_shard_size(tmp_path: Path) -> None:
     assert sounds_small == sounds_large
 
 
-def test_rows_are_ordered_and_recordings_stand_at_their_uri(tmp_path: Path) -> None:
+def test_rows_are_ordered_and_recordings_are_at_their_uri(tmp_path: Path) -> None:
     out = make_corpus(tmp_path)
     clips = read_folder(out, CLIPS)
     assert clips["split"].tolist() == ["train"] * 9 + ["val"] + ["test"] * 2
@@ -92,7 +92,7 @@ def test_rows_are_ordered_and_recordings_stand_at_their_uri(tmp_path: Path) -> N
         assert (out / folder / name).is_file()
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_run_resumes(tmp_path: Path) -> None:
     whole = contents(make_corpus(tmp_path / "whole"))
     out = make_corpus(tmp_path / "killed")
     work = Work.open(out, "print")
@@ -102,12 +102,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     (work.folder / "shard-00001.parquet").unlink()
     next((work.folder / "_recordings/shard-00001").iterdir()).write_bytes(b"half")
     before = (work.folder / "shard-00000.parquet").stat().st_mtime_ns
-    del work  # its lock
+    del work  # releases the lock
     assert contents(make_corpus(tmp_path / "killed")) == whole
     assert (out / "shard-00000.parquet").stat().st_mtime_ns == before
 
 
-def test_labels_are_audioset_classes_of_what_sounds() -> None:
+def test_labels_of_sounds_are_distinct_audioset_classes() -> None:
     assert {sound.label for sound in CATALOGUE.sounds.values()} <= set(display_names())
     labels = [sound.label for sound in CATALOGUE.sounds.values()]
     assert len(set(labels)) == len(labels) >= 24
@@ -130,11 +130,11 @@ def test_scenes_fit_their_length_and_keep_their_order() -> None:
 
 
 def test_scenes_rarely_coincide() -> None:
-    told = [
+    mentioned = [
         (s.relation, s.background, tuple((e.sound, e.count, e.pitch, e.loudness) for e in s.events))
         for s, _ in scenes(200)
     ]
-    assert len(set(told)) > 180
+    assert len(set(mentioned)) > 180
 
 
 def test_five_different_captions() -> None:
@@ -143,19 +143,19 @@ def test_five_different_captions() -> None:
         assert not any("{" in caption or "  " in caption for caption in captions)
 
 
-def test_captions_count_what_the_scene_repeats() -> None:
+def test_numbers_in_captions_are_counts_of_the_scene() -> None:
     for scene, captions in scenes(300):
         counts = {event.count for event in scene.events}
         for caption in captions:
             words = re.findall(r"[a-z]+", caption.lower())
-            told = {COUNT_WORDS[word] for word in words if word in COUNT_WORDS}
-            assert told <= counts, (scene, caption)
+            mentioned = {COUNT_WORDS[word] for word in words if word in COUNT_WORDS}
+            assert mentioned <= counts, (scene, caption)
 
 
-def test_one_caption_says_everything() -> None:
+def test_one_caption_mentions_all_counts() -> None:
     for scene, captions in scenes(100):
         repeated = {event.count for event in scene.events if event.count > 1}
-        told = [
+        mentioned = [
             {
                 COUNT_WORDS[word]
                 for word in re.findall(r"[a-z]+", caption.lower())
@@ -163,18 +163,18 @@ def test_one_caption_says_everything() -> None:
             }
             for caption in captions
         ]
-        assert repeated in told
+        assert repeated in mentioned
 
 
-def test_captions_name_pitch_and_background_only_if_there() -> None:
+def test_captions_mention_pitch_and_background_only_if_the_scene_has_them() -> None:
     low_high = {"low", "deep", "low-pitched", "high", "high-pitched", "shrill"}
     behind = [phrase for sound in CATALOGUE.sounds.values() for phrase in sound.behind]
     for scene, captions in scenes(200):
         words = {word for caption in captions for word in re.findall(r"[a-z-]+", caption.lower())}
         if not any(event.pitch for event in scene.events):
             assert not words & low_high
-        heard = [CATALOGUE.sounds[name].kind for name in scene.sounds]
-        if "texture" not in heard:
+        kinds = [CATALOGUE.sounds[name].kind for name in scene.sounds]
+        if "texture" not in kinds:
             assert not any(phrase in caption.lower() for phrase in behind for caption in captions)
 
 
@@ -199,7 +199,7 @@ def test_every_sound_can_be_made_and_differs_by_take(name: str, rate_hz: int) ->
     assert not np.array_equal(*takes)
 
 
-def test_loud_is_louder_than_faint_and_a_count_is_heard() -> None:
+def test_loud_events_are_louder_and_repeats_are_separate() -> None:
     event = Event("beep", 3, None, "loud", (0.5, 1.0, 1.5), 0.2)
     loud = Scene("one", (event,), None, 2.0)
     faint = replace(loud, events=(replace(event, loudness="faint"),))
@@ -222,7 +222,7 @@ def test_broken_recordings_of_every_kind_in_every_large_split() -> None:
     assert len(small - {None}) == 2
 
 
-def test_broken_recordings_are_broken_as_named() -> None:
+def test_broken_recordings_have_the_fault_of_their_name() -> None:
     clips = {
         broken_kind("train", i): make_clip(CATALOGUE, 1, "train", i) for i in range(7, 500, 100)
     }
@@ -256,8 +256,8 @@ def test_ogg_with_another_serial_is_the_same_sound() -> None:
     changed = with_ogg_serial(ogg, 7)
     assert changed[14:18] == b"\x07\0\0\0"
     assert with_ogg_serial(changed, int.from_bytes(ogg[14:18], "little")) == ogg
-    heard, expected = (soundfile.read(io.BytesIO(each))[0] for each in (changed, ogg))
-    assert np.array_equal(heard, expected)
+    decoded, expected = (soundfile.read(io.BytesIO(each))[0] for each in (changed, ogg))
+    assert np.array_equal(decoded, expected)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,9 @@ def test_ogg_with_another_serial_is_the_same_sound() -> None:
         ("subject: [a drum],", "", "'sounds.drum.subject'.*required"),
     ],
 )
-def test_a_wrong_catalogue_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_the_error_names_a_wrong_key_of_the_catalogue(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     path = tmp_path / "sounds.yaml"
     path.write_text(CATALOGUE_FILE.read_text().replace(old, new))
     with pytest.raises(UserError, match=message):

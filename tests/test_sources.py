@@ -13,13 +13,14 @@ from flap.core.config import load_section
 from flap.core.errors import UserError
 from flap.core.schemas import CLIPS, REJECTS
 from flap.core.shards import Row, read_folder, read_table
+from flap.core.text import normalised_caption
 from flap.mels.clips import count_described
 from flap.sources.adapters import read_corpus
 from flap.sources.config import DatasetsConfig, DrawnSplits, FolderDataset, SplitFractions
-from flap.sources.corpus import Corpus, write_corpus
+from flap.sources.corpus import CorpusRows, write_corpus
 from flap.sources.files import CorpusFiles
 from flap.sources.folder import table_name
-from flap.sources.item import Intake
+from flap.sources.record import AdapterOutput
 from flap.sources.splits import draw_splits
 from pipeline import sources as stage
 
@@ -45,8 +46,8 @@ def config(path: Path, seed: int = 1, **changes: str) -> FolderDataset:
     return FolderDataset.model_validate(entry | {"splits": splits} | changes)
 
 
-def read(dataset: str, config: FolderDataset) -> Corpus:
-    return read_corpus(dataset, config, Intake(Path("work"), Path("out")))
+def read(dataset: str, config: FolderDataset) -> CorpusRows:
+    return read_corpus(dataset, config, AdapterOutput(Path("work"), Path("out")))
 
 
 def test_golden_row(tmp_path: Path) -> None:
@@ -132,9 +133,9 @@ def test_rows_of_one_recording_are_one_clip(tmp_path: Path) -> None:
     assert clips == [("zoo/a", "train", ["One", "Two"]), ("zoo/b", "test", ["y", "z"])]
     details = [row["detail"] for row in corpus.rejects if row["reason"] == "duplicate"]
     assert details == [
-        "line 3: 'b.wav' again; it is used for test, by line 5",
-        "line 4: 'a.wav' again; its captions went to line 2",
-        "line 6: 'b.wav' again; its captions went to line 5",
+        "line 3: 'b.wav' again; line 5 has it in split test",
+        "line 4: 'a.wav' again; its captions were added to line 2",
+        "line 6: 'b.wav' again; its captions were added to line 5",
     ]
     assert corpus.notes[:2] == ["train: 1 of 1 clips present", "test: 1 of 2 clips present"]
     write_corpus(corpus, config(folder), 50, tmp_path / "out")
@@ -142,7 +143,7 @@ def test_rows_of_one_recording_are_one_clip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", ["Not found", "nan", "N/A", "-1", "1.5"])
-def test_what_is_no_id_is_no_origin(tmp_path: Path, junk: str) -> None:
+def test_an_invalid_id_gives_no_origin(tmp_path: Path, junk: str) -> None:
     rows = [{"file_name": f"{i}.wav", "caption": str(i), "freesound_id": junk} for i in range(3)]
     for row in rows:
         row["youtube_id"] = junk
@@ -164,7 +165,7 @@ def test_null_is_no_caption(tmp_path: Path) -> None:
     assert [row["reason"] for row in corpus.rejects] == ["no_caption"]
 
 
-def test_a_corpus_that_shrank_after_a_kill(tmp_path: Path) -> None:
+def test_shards_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.wav", "caption": str(i)} for i in range(9)]
     before = read("zoo", config(make_folder(tmp_path / "zoo", rows)))
     write_corpus(before, config(tmp_path), 2, tmp_path / "out")
@@ -173,13 +174,13 @@ def test_a_corpus_that_shrank_after_a_kill(tmp_path: Path) -> None:
     assert len(read_folder(tmp_path / "out", CLIPS)) == 3
 
 
-def test_links_to_folders_are_named(tmp_path: Path) -> None:
+def test_a_note_names_links_to_folders(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "zoo", [{"file_name": "a.wav", "caption": "x"}])
     (folder / "audio").symlink_to(tmp_path)
     assert "links to folders are not followed: audio" in read("zoo", config(folder)).notes[-1]
 
 
-def test_names_keep_the_extension_where_it_tells_them_apart(tmp_path: Path) -> None:
+def test_clip_ids_keep_the_extension_if_names_are_equal_without_it(tmp_path: Path) -> None:
     rows = [{"file_name": name, "caption": name} for name in _ODD_NAMES]
     corpus = read("zoo", config(make_folder(tmp_path, rows)))
     names = {"zoo/a.wav", "zoo/a.flac", "zoo/a.wav.mp3", "zoo/b.v1"}
@@ -200,13 +201,15 @@ def test_names_keep_the_extension_where_it_tells_them_apart(tmp_path: Path) -> N
         ('file_name,caption\n"a.wav,x\n', "line 2: unexpected end of data"),
     ],
 )
-def test_what_is_wrong_with_a_csv_is_said(tmp_path: Path, text: str, message: str) -> None:
+def test_the_error_for_a_malformed_csv_names_the_fault(
+    tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / "captions.csv").write_text(text)
     with pytest.raises(UserError, match=f"{tmp_path}.*: {message}"):
         read("zoo", config(tmp_path))
 
 
-def test_a_list_written_as_text_is_said(tmp_path: Path) -> None:
+def test_a_list_written_as_text_is_an_error(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, [{"file_name": "a.wav", "captions": ["A dog", "Barking"]}])
     with pytest.raises(UserError, match="line 2: 'captions' holds a list written as text"):
         read("zoo", config(folder))
@@ -223,7 +226,7 @@ def test_a_csv_from_a_spreadsheet(tmp_path: Path) -> None:
         read("zoo", config(tmp_path))
 
 
-def test_which_csv_is_read(tmp_path: Path) -> None:
+def test_the_table_is_captions_csv_or_the_only_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found no table"):
         table_name(CorpusFiles(str(tmp_path)))
     (tmp_path / "one.parquet").touch()
@@ -258,7 +261,7 @@ def test_a_parquet_table_is_read_like_a_csv(tmp_path: Path) -> None:
         read("zoo", config(tmp_path))
 
 
-def test_recordings_without_captions_where_they_are_optional(tmp_path: Path) -> None:
+def test_optional_captions_may_be_missing(tmp_path: Path) -> None:
     make_folder(tmp_path, [{"file_name": "a.wav"}, {"file_name": "b.wav"}])
     with pytest.raises(UserError, match=r"caption' is missing.*set the dataset's captions to opt"):
         read("zoo", config(tmp_path))
@@ -266,7 +269,7 @@ def test_recordings_without_captions_where_they_are_optional(tmp_path: Path) -> 
     assert [row["captions"] for row in corpus.clips] == [[], []]
 
 
-def test_rows_that_come_later_change_no_earlier_one(tmp_path: Path) -> None:
+def test_added_rows_do_not_change_earlier_rows(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.wav", "caption": f"caption {i}"} for i in range(30)]
     before = read("zoo", config(make_folder(tmp_path, rows[:20]))).clips
     after = read("zoo", config(make_folder(tmp_path, rows))).clips
@@ -280,7 +283,7 @@ def test_odd_names_and_texts(tmp_path: Path) -> None:
     make_folder(tmp_path, rows, [names[0], names[1], names[4]])
     (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
     (tmp_path / "folder.flac").mkdir()
-    corpus = read("zoo", config(tmp_path))  # what cannot be read is for the audio stage to say
+    corpus = read("zoo", config(tmp_path))  # unreadable files are rejected by stage `audio`
     assert [row["uri"] for row in corpus.clips] == [f"{tmp_path}/{name}" for name in names]
     assert corpus.clips[0]["captions"] == ["<b>{x} 🐕 barks.wav"]
 
@@ -293,6 +296,13 @@ def test_splits_are_deterministic_and_near_the_fractions() -> None:
     assert splits[:100] == draw_splits(captions[:100], DRAWN)
     for split in ("train", "val", "test"):
         assert splits.count(split) / 2000 == pytest.approx(getattr(FRACTIONS, split), abs=0.04)
+
+
+def test_captions_are_normalised_by_one_rule() -> None:
+    equal = ("A dog  barks", "a dog barks.", "A Dog barks .", " a dog barks!")
+    assert {normalised_caption(caption) for caption in equal} == {"a dog barks"}
+    splits = draw_splits([[equal[i % 4], f"clip {i}"] for i in range(100)], DRAWN)
+    assert len(set(splits)) == 1
 
 
 def test_no_caption_is_in_two_splits() -> None:
@@ -367,7 +377,9 @@ def folder_entry(**changes: object) -> Row:
         ("My Zoo", folder_entry(), "should match pattern"),
     ],
 )
-def test_wrong_parameters_are_named(tmp_path: Path, name: str, entry: Row, message: str) -> None:
+def test_the_error_names_a_wrong_parameter(
+    tmp_path: Path, name: str, entry: Row, message: str
+) -> None:
     write_params(tmp_path, {name: entry})
     with pytest.raises(UserError, match=message):
         load_section(tmp_path / "params.yaml", "datasets", DatasetsConfig)

@@ -1,4 +1,4 @@
-"""Adapters: a few rows in each corpus's public format → exactly these clips and rejects."""
+"""Adapters: a few rows in each corpus's public format → the expected clips and rejects."""
 
 import json
 import shutil
@@ -22,8 +22,8 @@ from flap.core.errors import UserError
 from flap.core.shards import Row
 from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig
-from flap.sources.corpus import Corpus
-from flap.sources.item import Intake
+from flap.sources.corpus import CorpusRows
+from flap.sources.record import AdapterOutput
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
@@ -36,7 +36,7 @@ def recording(seed: int) -> bytes:
 
 
 def write(folder: Path, files: dict[str, str | bytes | Any]) -> Path:
-    """Files by name: text, bytes, or what becomes JSON."""
+    """Write files by name; the content is text, bytes, or a value to be written as JSON."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write(folder: Path, files: dict[str, str | bytes | Any]) -> Path:
 
 
 def section(tmp_path: Path, entry: Row) -> CorpusDataset:
-    """The entry as params.yaml would have it."""
+    """The entry of `datasets`, loaded from a params.yaml."""
     params = {"datasets": {"x": {"watch": "x", "captions": "required"} | entry}}
     (tmp_path / "params.yaml").write_text(json.dumps(params))
     config = load_section(tmp_path / "params.yaml", "datasets", DatasetsConfig).root["x"]
@@ -56,16 +56,16 @@ def section(tmp_path: Path, entry: Row) -> CorpusDataset:
     return config
 
 
-def read(tmp_path: Path, adapter: str, path: Path | str, **more: Any) -> Corpus:
+def read(tmp_path: Path, adapter: str, path: Path | str, **more: Any) -> CorpusRows:
     config = section(tmp_path, {"adapter": adapter, "path": str(path)} | more)
-    return read_corpus("x", config, Intake(tmp_path / "work", tmp_path / "out"))
+    return read_corpus("x", config, AdapterOutput(tmp_path / "work", tmp_path / "out"))
 
 
-def brief(corpus: Corpus, *columns: str) -> list[tuple[Any, ...]]:
+def brief(corpus: CorpusRows, *columns: str) -> list[tuple[Any, ...]]:
     return [tuple(row[column] for column in ("clip_id", "split", *columns)) for row in corpus.clips]
 
 
-def refused(corpus: Corpus) -> list[tuple[str, str]]:
+def refused(corpus: CorpusRows) -> list[tuple[str, str]]:
     return [(row["clip_id"], row["reason"]) for row in corpus.rejects]
 
 
@@ -130,7 +130,7 @@ def test_audiocaps_in_other_containers(tmp_path: Path) -> None:
 
 def test_audiocaps_needs_its_tables(tmp_path: Path) -> None:
     (tmp_path / "caps").mkdir()
-    with pytest.raises(UserError, match=r"none of train\.csv, val\.csv, test\.csv"):
+    with pytest.raises(UserError, match=r"none of train\.csv, val\.csv, test\.csv is here"):
         read(tmp_path, "audiocaps", tmp_path / "caps")
     write(tmp_path / "caps", {"val.csv": "youtube_id,caption\n"})
     with pytest.raises(UserError, match=r"val\.csv: column 'audiocap_id' is missing"):
@@ -222,7 +222,7 @@ def test_wavcaps(tmp_path: Path) -> None:
         read(tmp_path, "wavcaps", folder, **options | {"table": "blacklist.json"})
 
 
-def test_wavcaps_takes_no_other_parts_recording(tmp_path: Path) -> None:
+def test_wavcaps_ignores_recordings_of_other_parts(tmp_path: Path) -> None:
     data = {"data": [{"id": "5", "caption": "Five."}, {"id": "6", "caption": "Six."}]}
     recordings = {"FreeSound/5.flac": b"", "FreeSound/6.flac": b"", "SoundBible/6.flac": b""}
     names = ("sb.json", "json_files/SoundBible/sb.json", "json_files/FreeSound/fsd.json")
@@ -238,11 +238,11 @@ def test_wavcaps_takes_no_other_parts_recording(tmp_path: Path) -> None:
     assert uris(names[2]) == ["FreeSound/5.flac", "FreeSound/6.flac"]
     assert uris(names[2], blacklist="black.json") == ["FreeSound/5.flac"]
     with pytest.raises(UserError, match="no usable row among 2; 2 missing"):
-        uris(names[0])  # nothing says which part's they are
+        uris(names[0])  # a table outside of a part's folder does not say which part it is
     write(tmp_path / "mixed", {"sb.json": data, "a/5.flac": b"", "b/5.flac": b"", "a/6.flac": b""})
     corpus = read(tmp_path, "wavcaps", tmp_path / "mixed", table="sb.json", blacklist=None)
     assert [row["clip_id"] for row in corpus.clips] == ["x/6"]
-    assert "several are named so: a/5.flac, b/5.flac" in corpus.rejects[0]["detail"]
+    assert "several recordings have this name: a/5.flac, b/5.flac" in corpus.rejects[0]["detail"]
 
 
 # --- Tars
@@ -251,7 +251,7 @@ SPLITS = {"train": "train", "valid": "val", "test": "test"}
 
 
 def tar(path: Path, samples: dict[str, Any]) -> Path:
-    """A tar by webdataset's own writer: key → recording and JSON."""
+    """A tar written by webdataset; `samples` maps each key to the sample's JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with webdataset.TarWriter(str(path)) as writer:
         for i, (key, described) in enumerate(samples.items()):
@@ -288,7 +288,7 @@ def test_tars(tmp_path: Path) -> None:
     assert refused(corpus) == [("x/19", "no_caption")]
 
 
-def test_audiocaps_tars_hold_an_item_for_each_caption(tmp_path: Path) -> None:
+def test_samples_of_one_audiocaps_excerpt_are_merged(tmp_path: Path) -> None:
     excerpt = {"youtube_id": "-abc_EFG-12", "start_time": "30"}
     other = {"youtube_id": "-abc_EFG-12", "start_time": 40.0}
     samples = {str(i): {"text": [f"Caption {i}."], "original_data": excerpt} for i in range(3)}
@@ -306,7 +306,7 @@ def test_audiocaps_tars_hold_an_item_for_each_caption(tmp_path: Path) -> None:
     assert corpus.notes[0] == "test: 2 of 2 clips present"
 
 
-def test_tars_need_a_split_each_and_no_compression(tmp_path: Path) -> None:
+def test_tars_without_split_and_compressed_tars_are_errors(tmp_path: Path) -> None:
     tar(tmp_path / "corpus/valid/0.tar", {"1": {"text": "Rain."}})
     with pytest.raises(UserError, match=r"valid have no split; write `splits: {valid: val}`"):
         read(tmp_path, "tars", tmp_path / "corpus", splits={"train": "train"})
@@ -317,7 +317,7 @@ def test_tars_need_a_split_each_and_no_compression(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_laions_clotho_is_recognised(tmp_path: Path, named: bool) -> None:
-    """By its folder's name, or by the columns of Clotho's CSV in the JSON."""
+    """By the folder's name, or by the columns of Clotho's CSV in the JSON."""
     columns = {f"caption_{i}": "x" for i in range(1, 6)}
     described = {"text": ["Rain."]} | ({} if named else {"original_data": columns})
     folder = tmp_path / ("LAION_Clotho" if named else "some")
@@ -359,7 +359,8 @@ def hostile_tar(path: Path) -> None:
         add("torn.json", b'{"text": ')
 
 
-def test_a_tar_writes_nowhere_and_ends_in_clips_or_rejects(tmp_path: Path) -> None:
+def test_members_of_a_hostile_tar_become_clips_or_rejects(tmp_path: Path) -> None:
+    """Reading the tar must not write any file."""
     hostile_tar(tmp_path / "corpus/train/0.tar")
     before = sorted(tmp_path.rglob("*"))
     corpus = read(tmp_path, "tars", tmp_path / "corpus", splits={"train": "train"})
@@ -371,7 +372,7 @@ def test_a_tar_writes_nowhere_and_ends_in_clips_or_rejects(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("cut", [0, 100, 512, 700])
-def test_of_a_torn_tar_the_beginning_is_kept(tmp_path: Path, cut: int) -> None:
+def test_complete_members_of_a_truncated_tar_are_used(tmp_path: Path, cut: int) -> None:
     path = tar(tmp_path / "corpus/train/0.tar", {str(i): {"text": f"{i}."} for i in range(20)})
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 1024 * 512 + cut])
     corpus = read(tmp_path, "tars", tmp_path / "corpus", splits={"train": "train"})
@@ -420,27 +421,29 @@ def test_folders_of_labels(tmp_path: Path) -> None:
     options = {"splits": drawn, "caption": "The sound of {label}."}
     corpus = read(tmp_path, "labelled", folder, **options)
     assert {row["labels"][0] for row in corpus.clips} == {"Dog", "Rain"}
-    for label in ("Dog", "Rain"):  # the template's caption does not hold a label together
+    for label in ("Dog", "Rain"):  # clips that share only the template's caption may be separated
         splits = {row["split"] for row in corpus.clips if row["labels"] == [label]}
         assert splits == {"train", "val", "test"}
     with pytest.raises(UserError, match="there is no table with a column 'fold'"):
         read(tmp_path, "labelled", folder, **options | {"splits": {"val": [1], "test": [2]}})
 
 
-def test_cuts_of_one_upload_are_of_one_split(tmp_path: Path) -> None:
+def test_clips_of_one_upload_get_one_split(tmp_path: Path) -> None:
     files = {f"dog/1-{upload}-{take}-0.wav": b"" for upload in range(20) for take in "ABCD"}
     folder = write(tmp_path / "set", files | {"dog/read me.txt": b""})
     drawn = {"seed": 0, "fractions": {"train": 0.5, "val": 0.25, "test": 0.25}}
     corpus = read(tmp_path, "labelled", folder, splits=drawn, caption="A {label}.")
     found = {(row["origin"], row["split"]) for row in corpus.clips}
     assert len(corpus.clips) == 80 and len(found) == 20
-    assert corpus.notes == ["1 files are no recordings by name: dog/read me.txt, …"]
+    assert corpus.notes == [
+        "1 files without an extension of recordings are ignored: dog/read me.txt, …"
+    ]
 
 
-def test_two_columns_for_one_thing(tmp_path: Path) -> None:
+def test_two_columns_with_one_meaning_are_an_error(tmp_path: Path) -> None:
     table = "filename,category,label\na.wav,dog,7\n"
     folder = write(tmp_path / "set", {"meta.csv": table, "a.wav": b""})
-    with pytest.raises(UserError, match="columns category and label mean the same; leave one"):
+    with pytest.raises(UserError, match="columns category and label mean the same; keep one"):
         drawn = {"seed": 0, "fractions": {"train": 1.0, "val": 0.0, "test": 0.0}}
         read(tmp_path, "labelled", folder, splits=drawn, caption=None)
 
@@ -499,7 +502,7 @@ def test_huggingface_tables_and_files(tmp_path: Path) -> None:
         "zip://../x.wav::b.zip",
     ],
 )
-def test_huggingface_rows_stay_in_the_corpus(tmp_path: Path, path: str) -> None:
+def test_huggingface_rows_cannot_leave_the_corpus(tmp_path: Path, path: str) -> None:
     secret = tmp_path / "secret.wav"
     secret.write_bytes(recording(0))
     rows = f"audio,text\n{path.format(secret=secret)},Secret.\nb.flac,One.\nb.flac,Two.\n"
@@ -511,7 +514,9 @@ def test_huggingface_rows_stay_in_the_corpus(tmp_path: Path, path: str) -> None:
     assert [row["reason"] for row in corpus.rejects] == ["outside", "duplicate"]
 
 
-def test_huggingface_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     options = {
         "revision": None,
@@ -548,7 +553,7 @@ def test_corpora_in_an_object_store(tmp_path: Path, s3: str) -> None:
     assert (remote.clips, remote.rejects) == (local.clips, local.rejects)
 
 
-def test_a_url_that_nobody_speaks_is_said(tmp_path: Path) -> None:
+def test_an_unknown_protocol_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Protocol not known: carrier-pigeon"):
         read(tmp_path, "clotho", "carrier-pigeon://x/y")
     with pytest.raises(UserError, match="memory://nothing: no such folder"):
@@ -599,7 +604,7 @@ def test_real_recordings_are_the_same_clips_in_every_form(tmp_path: Path) -> Non
                 writer.write({"__key__": row["stem"], suffix: data, "json": described})
     packed = read(tmp_path, "tars", tars, splits={s: s for s in ("train", "val", "test")})
 
-    def content(corpus: Corpus) -> dict[str, Any]:
+    def content(corpus: CorpusRows) -> dict[str, Any]:
         same = ("split", "captions", "labels", "licence", "source", "origin")
         return {
             row["clip_id"].removeprefix("x/").removeprefix("audio/"): (

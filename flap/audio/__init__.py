@@ -1,1 +1,1 @@
-"""Stage `audio`: recordings → full-length log-mels in Parquet, and a reject row per failure."""
+"""Stage `audio`: recordings → full-length log-mels in Parquet, and a reject for each failure."""

@@ -1,24 +1,24 @@
-"""Blocks of frames (T, channels) → mono samples, so that many channels never stand in memory."""
+"""Blocks of frames (T, C channels) → mono samples; only one block holds all channels."""
 
 import numpy as np
 
 from flap.audio.levels import count_clipped
 from flap.audio.rejected import Rejected
 
-_LEAST_RATE_HZ, _MOST_RATE_HZ = 1000, 1_000_000
+_MIN_RATE_HZ, _MAX_RATE_HZ = 1000, 1_000_000
 
 
 def check_rate(rate_hz: int) -> None:
     """
     Raises:
-        Rejected: no recording of sound has such a rate; its seconds could fill the memory.
+        Rejected: the rate is implausible; at such a rate a few seconds could fill the memory.
     """
-    if not _LEAST_RATE_HZ <= rate_hz <= _MOST_RATE_HZ:
+    if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
         raise Rejected("unreadable", f"a sample rate of {rate_hz} Hz")
 
 
 class MonoBlocks:
-    """Takes the first `limit` frames of a recording and averages their channels."""
+    """Collects the first `limit` frames of a recording and averages their channels."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,26 +26,26 @@ class MonoBlocks:
         self.n_frames = self.n_clipped = 0
 
     @property
-    def left(self) -> int:
-        """Frames that are still taken."""
+    def n_missing(self) -> int:
+        """Frames until the limit is reached."""
         return self._limit - self.n_frames
 
     def append(self, frames_TC: np.ndarray) -> None:
-        """Take a block (T, C), float32, as far as it fits."""
-        frames_TC = frames_TC[: self.left]
+        """Add a block (T, C), float32; frames past the limit are dropped."""
+        frames_TC = frames_TC[: self.n_missing]
         self.n_frames += len(frames_TC)
         self.n_clipped += count_clipped(frames_TC)
         self._blocks_T.append(_downmix(frames_TC))
 
     def samples(self) -> np.ndarray:
-        """All of them, (n_frames,) float32."""
+        """The mono samples of all blocks, (n_frames,) float32."""
         if len(self._blocks_T) == 1:
             return self._blocks_T[0]
         return np.concatenate([np.zeros(0, np.float32), *self._blocks_T])
 
 
 def _downmix(frames_TC: np.ndarray) -> np.ndarray:
-    """Mean over channels, (T,); for a few of them much faster than `mean(axis=1)`."""
+    """Mean over channels, (T,); for few channels much faster than `mean(axis=1)`."""
     n_channels = frames_TC.shape[1]
     if n_channels == 1:
         return frames_TC[:, 0]

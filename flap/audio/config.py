@@ -10,7 +10,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class AudioConfig(Section):
-    """Front end of MAViL/AudioMAE; its values travel in the metadata of every MELS shard."""
+    """Front end of MAViL and AudioMAE; the metadata of every MELS shard holds these values."""
 
     sample_rate_hz: Annotated[int, Field(ge=1000)]
     n_mels: Annotated[int, Field(ge=3)]
@@ -27,7 +27,7 @@ class AudioConfig(Section):
         if self.min_seconds * 1000 < self.frame_ms or self.max_seconds < self.min_seconds:
             raise ValueError("need frame_ms <= min_seconds <= max_seconds")
         if self.hop_ms > self.frame_ms or self.hop_samples < 1:
-            raise ValueError("need a hop_ms of a sample at least and frame_ms at most")
+            raise ValueError("hop_ms must be at least one sample and at most frame_ms")
         return self
 
     @property
@@ -36,7 +36,7 @@ class AudioConfig(Section):
 
     @property
     def frame_samples(self) -> int:
-        """Samples of a frame, rounded as torchaudio does."""
+        """Samples of a frame, rounded down as torchaudio does."""
         return int(self.sample_rate_hz * self.frame_ms * 0.001)
 
     @property

@@ -1,4 +1,4 @@
-"""One CLIPS shard → one MELS shard and its rejects."""
+"""One CLIPS shard → one MELS shard and one REJECTS shard."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from flap.audio import levels
 from flap.audio.config import AudioConfig
 from flap.audio.decode import Recording, decode
 from flap.audio.fbank import log_mel
-from flap.audio.read import identity, read_recording
+from flap.audio.read import read_recording, recording_version
 from flap.audio.rejected import Rejected
 from flap.audio.resample import RESAMPLER, resample
 from flap.core.schemas import CLIPS, MELS, mel_bytes
@@ -22,14 +22,14 @@ _COLUMNS = ["clip_id", "split", "uri", "offset", "n_bytes"]
 
 
 def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
-    """Write `target` (MELS) and `_rejects/<same name>` beside it; every row ends in one.
+    """Write `target` (MELS) and `_rejects/<name of target>`; every row of `clips` ends in one.
 
-    Memory is that of a row group of log-mels and of one recording.
+    Memory holds one row group of log-mels and one recording.
 
     Raises:
-        OSError: a disk or the network failed, which no row is to blame for.
+        OSError: the disk or the network failed; no row is rejected for such a failure.
     """
-    torch.set_num_threads(1)  # one process a core does the parallel work
+    torch.set_num_threads(1)  # `run_shards` starts one process for each core
     rejects: list[Row] = []
     front_end = config.model_dump() | {"resampler": RESAMPLER, "mel": "natural log, float16"}
     rows = read_table(clips, CLIPS, _COLUMNS).to_pylist()
@@ -45,21 +45,25 @@ def extract_shard(clips: Path, target: Path, config: AudioConfig) -> None:
         write_rejects(rejects_path, rejects, {"stage": "audio"} | front_end)
 
 
-def recordings_of(clips: Path) -> str:
-    """What, beside the front end, decides the MELS of a CLIPS shard: its recordings, unread."""
+def recording_versions(clips: Path) -> str:
+    """The rows of a CLIPS shard and the versions of their recordings, as JSON.
+
+    MELS of the shard depend on this text, on the parameters and on the code. No recording is
+    read.
+    """
     rows = read_table(clips, CLIPS, _COLUMNS).to_pylist()
-    found = {uri: identity(uri) for uri in {row["uri"] for row in rows}}
-    return json.dumps([[*row.values(), found[row["uri"]]] for row in rows])
+    versions = {uri: recording_version(uri) for uri in {row["uri"] for row in rows}}
+    return json.dumps([[*row.values(), versions[row["uri"]]] for row in rows])
 
 
 def extract(uri: str, offset: int | None, n_bytes: int | None, config: AudioConfig) -> Row:
-    """The MELS columns of one recording, but for its clip_id.
+    """All MELS columns of one recording except clip_id.
 
     Args:
-        uri, offset, n_bytes: where its bytes are, as `flap.audio.read` takes them.
+        uri, offset, n_bytes: location of the recording's bytes, see `read_recording`.
 
     Raises:
-        Rejected: with one of the closed set of reasons.
+        Rejected: the recording cannot be used.
         OSError: the disk or the network failed.
     """
     data = read_recording(uri, offset, n_bytes, config.max_bytes)
@@ -83,7 +87,10 @@ def extract(uri: str, offset: int | None, n_bytes: int | None, config: AudioConf
 
 
 def _check_usable(recording: Recording, config: AudioConfig) -> None:
-    """Refuse what is too short or too quiet."""
+    """
+    Raises:
+        Rejected: the recording is too short or too quiet.
+    """
     if recording.duration_s < config.min_seconds:
         found = f"{recording.duration_s:.3f} s"
         raise Rejected("too_short", f"{found}, at least {config.min_seconds} s")
@@ -94,6 +101,6 @@ def _check_usable(recording: Recording, config: AudioConfig) -> None:
 def _finite_log_mel(samples: np.ndarray, config: AudioConfig) -> np.ndarray:
     """Log-mel (n_frames, n_mels), float16."""
     mel_TF = log_mel(samples, config)
-    if not np.isfinite(mel_TF).all():  # the power of samples near float32's limit is infinite
-        raise Rejected("non_finite", "samples too large for their power to be a number")
+    if not np.isfinite(mel_TF).all():  # samples above about 1e19 have infinite power in float32
+        raise Rejected("non_finite", "samples are too large: their power exceeds float32")
     return torch.from_numpy(mel_TF).half().numpy()  # five times as fast as numpy's astype

@@ -1,14 +1,14 @@
-"""Mono waveforms → log-mels (frames, mel bins), as MAViL and AudioMAE take them.
+"""Mono waveforms → log-mels (frames, mel bins), the input of MAViL and AudioMAE.
 
-The values are those of torchaudio.compliance.kaldi.fbank with htk_compat, without energy and
-without dither, up to float32's rounding, some three times as fast on one core
-(`benchmarks.fbank`): pre-emphasis once a waveform instead of once a frame, tiles that stay in
-the cache, and no product with the zeros of the mel filters.
+The values equal torchaudio.compliance.kaldi.fbank with htk_compat, without energy and without
+dither, up to float32 rounding. On one core this code is about three times as fast
+(`benchmarks.fbank`): it applies pre-emphasis once per waveform instead of once per frame, its
+tiles stay in the CPU cache, and it skips the zeros of the mel filters.
 
-The result is not normalised and not padded: that is the consumer's, who knows its window.
+The log-mels are neither normalised nor padded; models do both.
 
 Letters: N samples, T frames, W samples of a frame, F mel bins, K numbers of a power spectrum
-(each bin twice: the square of its real and that of its imaginary part).
+(two for each frequency bin: the squares of its real and its imaginary part).
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from flap.audio.config import AudioConfig
 
 _PRE_EMPHASIS = 0.97
 _LOW_HZ = 20.0
-_BANDS = 8  # more of them save less than their calls cost
-_TILE_FRAMES = {"cpu": 512, "cuda": 65536}  # a megabyte, which a core's cache holds; and 128 MB
+_BANDS = 8  # with more bands the extra calls cost more time than they save
+_TILE_FRAMES = {"cpu": 512, "cuda": 65536}  # 1 MB fits into a core's cache; 128 MB on a GPU
 
 
 class _Band(NamedTuple):
-    """Neighbouring mel filters and the stretch of the spectrum that they weigh."""
+    """Adjacent mel filters and the range of the spectrum in which they are not zero."""
 
     mels: slice
     powers: slice
@@ -35,7 +35,7 @@ class _Band(NamedTuple):
 
 
 class Fbank:
-    """Kaldi's fbank for one front end on one device; `fbank` keeps one a process."""
+    """Kaldi's fbank for one front end on one device; `fbank` returns a cached instance."""
 
     def __init__(self, config: AudioConfig, device: torch.device) -> None:
         self._frame, self._hop = config.frame_samples, config.hop_samples
@@ -46,25 +46,26 @@ class Fbank:
         self._bands = _bands(config, self._fft, device)
 
     def __call__(self, waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Log-mels (T, F) float32 of mono waveforms (N,) float32, of any lengths, on the device.
+        """Log-mels (T, F) of mono waveforms (N,), all float32 and on the device.
 
-        The mean of each waveform is subtracted. Kaldi drops the last partial frame: 10 s give
-        998 frames at 25 ms / 10 ms.
+        The waveforms may differ in length. The mean of each waveform is subtracted. As in Kaldi,
+        an incomplete last frame is dropped: 10 s give 998 frames at 25 ms / 10 ms.
 
         Raises:
             ValueError: a waveform is shorter than a frame.
         """
         counts = [1 + (len(waveform) - self._frame) // self._hop for waveform in waveforms]
         if min(counts) < 1:
-            raise ValueError(f"a waveform has less than the {self._frame} samples of a frame")
+            raise ValueError(f"a waveform has less than the {self._frame} samples of one frame")
         joined_N, starts = self._join(waveforms)
         mel_TF = self._log_mel(joined_N)
         return [mel_TF[start : start + n] for start, n in zip(starts, counts, strict=True)]
 
     def _join(self, waveforms: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
-        """All waveforms in one, each from a multiple of the hop on, and their first frames.
+        """All waveforms in one tensor, and the index of each waveform's first frame.
 
-        Frames across two waveforms are computed and left out: two or three a waveform.
+        Each waveform starts at a multiple of the hop. The two or three frames that overlap two
+        waveforms are computed and then discarded.
         """
         centred = [waveform - waveform.mean() for waveform in waveforms]
         if len(centred) == 1:
@@ -77,9 +78,12 @@ class Fbank:
         return joined_N, starts
 
     def _log_mel(self, x_N: torch.Tensor) -> torch.Tensor:
-        """A frame is centred, then pre-emphasised: with its mean m and p_i = x_i - .97 x_(i-1),
-        (x_i - m) - .97 (x_(i-1) - m) = p_i - .03 m; its first sample is its own predecessor,
-        (x_0 - m) - .97 (x_0 - m) = .03 x_0 - .03 m.
+        """Log-mel (T, F) of centred samples (N,).
+
+        Kaldi subtracts the mean m from each frame, then applies pre-emphasis. With
+        p_i = x_i - .97 x_(i-1), computed once for the waveform, a sample of a frame becomes
+        (x_i - m) - .97 (x_(i-1) - m) = p_i - .03 m. The first sample of a frame counts as its own
+        predecessor: (x_0 - m) - .97 (x_0 - m) = .03 x_0 - .03 m.
         """
         n_frames = 1 + (len(x_N) - self._frame) // self._hop
         x_TW = x_N.as_strided((n_frames, self._frame), (self._hop, 1))
@@ -105,7 +109,7 @@ class Fbank:
 
 @lru_cache
 def fbank(config: AudioConfig, device: torch.device | None = None) -> Fbank:
-    """The `Fbank` of this front end, built once a process; without a device, on the CPU."""
+    """The `Fbank` of a front end, built once per process; the default device is the CPU."""
     return Fbank(config, device or torch.device("cpu"))
 
 
@@ -113,10 +117,10 @@ def log_mel(samples: np.ndarray, config: AudioConfig) -> np.ndarray:
     """Log-mel (n_frames, n_mels) of mono samples (n,), both float32.
 
     Args:
-        samples: at the front end's rate; `flap.audio.resample` brings them there.
+        samples: at the front end's sample rate (see `flap.audio.resample`).
 
     Raises:
-        ValueError: there are fewer samples than a frame has.
+        ValueError: there are fewer samples than one frame has.
     """
     (mel_TF,) = fbank(config)([torch.from_numpy(samples)])
     return mel_TF.numpy()
@@ -131,9 +135,9 @@ def _window(name: str, length: int) -> torch.Tensor:
 
 
 def _bands(config: AudioConfig, fft: int, device: torch.device) -> list[_Band]:
-    """The mel filters in a few bands, each without the bins that it gives no weight.
+    """The mel filters in a few bands, each without the frequency bins of zero weight.
 
-    The Nyquist bin has no weight in Kaldi, and torchaudio's matrix leaves it out.
+    The Nyquist bin has zero weight in Kaldi; torchaudio's matrix does not contain it.
     """
     from torchaudio.compliance.kaldi import get_mel_banks  # slow to import
 

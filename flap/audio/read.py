@@ -1,7 +1,7 @@
-"""uri, offset, n_bytes → the bytes of one recording, never more than asked for.
+"""uri, offset, n_bytes → the bytes of one recording; nothing else is read.
 
-A uri is a path from the project's root, or any URL that fsspec opens (s3://, gs://, hf://); a
-recording is the whole file or a range of it, such as a member of a tar.
+A uri is a path relative to the project's root, or a URL that fsspec opens (s3://, gs://, hf://).
+A recording is a whole file or a byte range of a file, such as a member of a tar.
 """
 
 import errno
@@ -13,26 +13,26 @@ import fsspec
 
 from flap.audio.rejected import Rejected
 from flap.core.errors import UserError, first_line
+from flap.core.remote import file_version
+from flap.core.work import identity
 
-_GONE = (FileNotFoundError, NotADirectoryError)
-_SHUT = (PermissionError, IsADirectoryError)
+_MISSING_ERRORS = (FileNotFoundError, NotADirectoryError)
+_UNREADABLE_ERRORS = (PermissionError, IsADirectoryError)
 _ARCHIVES = ("zip://", "tar://")
-# What file systems call the stamp of a file's content or of its last change.
-_STAMPS = ("ETag", "etag", "blob_id", "md5Hash", "mtime", "LastModified", "updated", "created")
 
 
 def read_recording(uri: str, offset: int | None, n_bytes: int | None, max_bytes: int) -> bytes:
-    """The bytes of a recording; its size is looked at before any is read.
+    """The bytes of a recording; its size is checked before any byte is read.
 
     Args:
         offset: first byte within the file, None for its start.
-        n_bytes: how many, None for the rest of the file.
-        max_bytes: the most that is read.
+        n_bytes: number of bytes, None for the rest of the file.
+        max_bytes: largest permitted number of bytes.
 
     Raises:
-        Rejected: missing, unreadable, too_large or empty.
-        UserError: no file system is installed for such a URL.
-        OSError: the disk or the network fails, which says nothing of the recording.
+        Rejected: the recording is missing, unreadable, too_large or empty.
+        UserError: no installed file system opens the URL.
+        OSError: the disk or the network failed; the recording may be good.
     """
     try:
         return _read(uri, offset or 0, n_bytes, max_bytes)
@@ -40,26 +40,26 @@ def read_recording(uri: str, offset: int | None, n_bytes: int | None, max_bytes:
         raise (_rejected(uri, error) or error) from error
 
 
-def identity(uri: str) -> str:
-    """A short text that changes when the file does, without reading it.
+def recording_version(uri: str) -> str:
+    """A short text that changes when the file changes; the file is not read.
+
+    Returns:
+        Size and stamp of the file, or the reason for which the recording will be rejected.
 
     Raises:
-        UserError: no file system is installed for such a URL.
-        OSError: the disk or the network fails.
+        UserError: no installed file system opens the URL.
+        OSError: the disk or the network failed.
     """
     try:
-        if _is_url(uri):
-            filesystem, path = _filesystem(uri)
-            info = filesystem.info(path)
-            stamps = [f"{info[name]}" for name in _STAMPS if info.get(name) is not None]
-            return ":".join([f"{info.get('size')}", *stamps[:1]])
-        status = Path(uri).stat()
+        if not _is_url(uri):
+            return identity(Path(uri))
+        filesystem, path = _filesystem(uri)
+        return file_version(filesystem, filesystem.info(path))
     except OSError as error:
         rejected = _rejected(uri, error)
         if rejected is None:
             raise
         return rejected.reason
-    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def _is_url(uri: str) -> bool:
@@ -76,24 +76,28 @@ def _read(uri: str, start: int, n_bytes: int | None, max_bytes: int) -> bytes:
         data = filesystem.cat_file(path, start=start, end=stop)
     else:
         status = Path(uri).stat()
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block until it has a writer
             raise Rejected("unreadable", f"{uri}: is no regular file")
         stop = _stop(uri, status.st_size, start, n_bytes, max_bytes)
         with Path(uri).open("rb") as file:
             file.seek(start)
             data = file.read(stop - start)
     if len(data) < stop - start:
-        raise Rejected("unreadable", f"{uri}: ended while it was read")
+        raise Rejected("unreadable", f"{uri}: the file became shorter while it was read")
     return data
 
 
 def _stop(uri: str, size: int | None, start: int, n_bytes: int | None, max_bytes: int) -> int:
-    """End of the range in a file of `size` bytes, after all that can be said without reading."""
+    """End of the range in a file of `size` bytes.
+
+    Raises:
+        Rejected: the size is unknown, or the range is outside of the file, empty or too large.
+    """
     if size is None:
-        raise Rejected("unreadable", f"{uri}: the server does not say how large it is")
+        raise Rejected("unreadable", f"{uri}: the server does not report the file's size")
     stop = size if n_bytes is None else start + n_bytes
     if stop > size or start > size:
-        raise Rejected("unreadable", f"{uri}: bytes {start} to {stop} of {size}")
+        raise Rejected("unreadable", f"{uri}: bytes {start} to {stop} are not in its {size} bytes")
     if stop == start:
         raise Rejected("empty", f"{uri}: 0 bytes")
     if stop - start > max_bytes:
@@ -103,28 +107,34 @@ def _stop(uri: str, size: int | None, start: int, n_bytes: int | None, max_bytes
 
 def _filesystem(uri: str) -> tuple[Any, str]:
     try:
-        if "::" in uri and not uri.startswith(_ARCHIVES):  # in a name, not fsspec's chain
+        if "::" in uri and not uri.startswith(_ARCHIVES):  # "::" in a name is no chain of fsspec's
             filesystem = fsspec.filesystem(uri.partition("://")[0])
             return filesystem, filesystem._strip_protocol(uri)
         return fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
-        raise UserError(f"{uri}: no file system for such a URL: {first_line(error)}") from error
+        raise UserError(
+            f"{uri}: no installed file system opens this URL ({first_line(error)}); install the "
+            "package of fsspec for its protocol"
+        ) from error
 
 
 def _rejected(uri: str, error: OSError) -> Rejected | None:
-    """The reject that an error of the file system is, if it is the file's own fault."""
+    """The reject for a file system's error; None if the file itself is not at fault."""
     why = f"{uri}: {error.strerror or first_line(error)}"
-    if isinstance(error, _GONE) or error.errno == errno.ENAMETOOLONG:
+    if isinstance(error, _MISSING_ERRORS) or error.errno == errno.ENAMETOOLONG:
         return None if _is_outage(error) else Rejected("missing", why)
     if isinstance(error, PermissionError) and _is_url(uri):
-        return None  # credentials that have run out shut every file
-    if isinstance(error, _SHUT) or error.errno == errno.ELOOP:
+        return None  # expired credentials block every file, not this one
+    if isinstance(error, _UNREADABLE_ERRORS) or error.errno == errno.ELOOP:
         return Rejected("unreadable", why)
     return None
 
 
 def _is_outage(error: OSError) -> bool:
-    """fsspec's HTTP client says "not found" whatever went wrong; the cause says what."""
+    """Whether "not found" hides another failure of the server.
+
+    fsspec's HTTP client raises FileNotFoundError for every failure; the cause has the status.
+    """
     cause = error.__cause__
     if cause is None or isinstance(cause, FileNotFoundError):
         return False

@@ -1,7 +1,7 @@
-"""A file's bytes → whether they end before the length that its container tells.
+"""A file's bytes → whether the file is shorter than its container declares.
 
-Many decoders read such a file without complaint, and a clip would silently be a shorter one.
-What the header does not tell, `flap.audio.decode` sees from the number of samples.
+Many decoders accept a truncated file without an error, and the clip would silently be too short.
+`flap.audio.decode` also compares the number of decoded samples with the header.
 """
 
 import re
@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from flap.audio.rejected import Rejected
 
-_SLACK_BYTES, _SLACK_SHARE = 1024, 0.02  # padding and tags that writers count or forget
-_LEAST_UNKNOWN = 0x7FFFF000  # writers to a pipe put such lengths into the header, or 0
+# A file may be a little shorter than declared: some writers count padding or tags wrongly.
+_SLACK_BYTES, _SLACK_SHARE = 1024, 0.02
+_MIN_UNKNOWN = 0x7FFFF000  # a writer to a pipe cannot know the size: it writes 0, or such a number
 _MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 _OGG_HEADER, _OGG_FIRST, _OGG_LAST = 27, 2, 4
 _XING_FRAMES, _XING_BYTES = 1, 2
-# What follows the last of these is a tag that a player put there.
+# Bytes after the last of these boxes or chunks are a tag, appended by a player.
 _MP4_BOXES = frozenset(
     b"ftyp styp moov moof mdat mfra sidx ssix free skip wide uuid meta pnot udta emsg prft".split()
 )
@@ -24,11 +25,11 @@ _CAF_CHUNKS = frozenset(
 )
 
 
-def check_whole(data: bytes) -> None:
-    """Compare what the container says of its length with what is there.
+def check_complete(data: bytes) -> None:
+    """Compare the length that the container declares with the number of bytes.
 
     Raises:
-        Rejected: unreadable, for it is cut off.
+        Rejected: the file is truncated (reason "unreadable").
     """
     if data[:4] == b"OggS":
         _check_ogg(data)
@@ -43,14 +44,14 @@ def check_whole(data: bytes) -> None:
             raise Rejected("unreadable", f"truncated: {len(data)} of {declared} bytes")
 
 
-def counts_frames(data: bytes, container: str) -> bool:
-    """Whether libsndfile's number of frames is the file's own word, and of all of it.
+def has_frame_count(data: bytes, container: str) -> bool:
+    """Whether libsndfile's number of frames is the number that the whole file declares.
 
-    It guesses for an MP3 without that number, and of Ogg streams one after the other it sees the
-    first.
+    libsndfile estimates the number for an MP3 without a Xing tag. Of chained Ogg streams it sees
+    only the first.
 
     Args:
-        container: as `soundfile.SoundFile.format` calls it.
+        container: name of the format by `soundfile.SoundFile.format`.
     """
     if container == "MP3":
         xing = _xing(data)
@@ -59,7 +60,7 @@ def counts_frames(data: bytes, container: str) -> bool:
 
 
 def _check_ogg(data: bytes) -> None:
-    """A whole stream ends with a whole page that is marked as the last."""
+    """A complete Ogg stream ends with a complete page that has the flag "last page"."""
     start = data.rfind(b"OggS")
     if not data[start + 5 : start + 6] or not data[start + 5] & _OGG_LAST:
         raise Rejected("unreadable", "truncated: the Ogg stream has no last page")
@@ -68,6 +69,7 @@ def _check_ogg(data: bytes) -> None:
 
 
 def _is_chained(data: bytes) -> bool:
+    """Whether a second Ogg stream follows the first."""
     position, ended = 0, False
     while data.startswith(b"OggS", position) and position + _OGG_HEADER <= len(data):
         flags = data[position + 5]
@@ -84,10 +86,6 @@ def _ogg_page_end(data: bytes, start: int) -> int:
     return start + _OGG_HEADER + segments + sum(sizes)
 
 
-def _is_unknown(size: int) -> bool:
-    return size == 0 or size >= _LEAST_UNKNOWN
-
-
 def _little(data: bytes, start: int, size: int = 4) -> int:
     return int.from_bytes(data[start : start + size], "little")
 
@@ -97,13 +95,16 @@ def _big(data: bytes, start: int, size: int = 4) -> int:
 
 
 def _riff_bytes(data: bytes) -> int | None:
-    """By the whole's length and by that of the samples; one of them may be wrong or unknown."""
-    ends = [_known(_little(data, 4), 8)]
+    """The larger of two declarations: size of the file and size of the samples.
+
+    One of them may be wrong or unknown.
+    """
+    ends = [_end(_little(data, 4), 8)]
     position = 12
     while position + 8 <= len(data):
         size = _little(data, position + 4)
         if data.startswith(b"data", position):
-            ends.append(_known(size, position + 8))
+            ends.append(_end(size, position + 8))
             break
         position += 8 + size + size % 2
     return max((end for end in ends if end is not None), default=None)
@@ -114,7 +115,7 @@ def _rf64_bytes(data: bytes) -> int | None:
 
 
 def _form_bytes(data: bytes) -> int | None:
-    return _known(_big(data, 4), 8)
+    return _end(_big(data, 4), 8)
 
 
 def _w64_bytes(data: bytes) -> int | None:
@@ -122,19 +123,20 @@ def _w64_bytes(data: bytes) -> int | None:
 
 
 def _au_bytes(data: bytes) -> int | None:
-    return _known(_big(data, 8), _big(data, 4))
+    return _end(_big(data, 8), _big(data, 4))
 
 
-def _known(size: int, start: int) -> int | None:
-    return None if _is_unknown(size) else start + size
+def _end(size: int, start: int) -> int | None:
+    """`start` + `size`, None if the header leaves the size open."""
+    return None if size == 0 or size >= _MIN_UNKNOWN else start + size
 
 
 class _Xing(NamedTuple):
-    """The tag that an encoder which can seek puts into an MP3's first frame."""
+    """Tag in the first frame of an MP3; encoders that write to a pipe leave it out."""
 
-    frame: int
+    frame: int  # position of the first frame
     flags: int
-    fields: int  # where they begin
+    fields: int  # position of the fields that the flags announce
 
 
 def _xing(data: bytes) -> _Xing | None:
@@ -153,24 +155,24 @@ def _mp3_bytes(data: bytes) -> int | None:
     xing = _xing(data)
     if xing is None or not xing.flags & _XING_BYTES:
         return None
-    return _known(_big(data, xing.fields + 4 * (xing.flags & _XING_FRAMES)), xing.frame)
+    return _end(_big(data, xing.fields + 4 * (xing.flags & _XING_FRAMES)), xing.frame)
 
 
 def _mp4_bytes(data: bytes) -> int | None:
-    """To the end of the last box; boxes follow one another."""
+    """End of the last box; boxes follow one another."""
     position = 0
     while data[position + 4 : position + 8] in _MP4_BOXES:
         size = _big(data, position)
         if size == 1:
             size = _big(data, position + 8, 8)
-        if size < 8:  # 0: to the end of the file; others are no box
+        if size < 8:  # 0 means "to the end of the file"; 2 to 7 are invalid
             return None
         position += size
     return position
 
 
 def _caf_bytes(data: bytes) -> int | None:
-    """To the end of the last chunk."""
+    """End of the last chunk."""
     position = 8
     while data[position : position + 4] in _CAF_CHUNKS:
         size = _big(data, position + 4, 8)
@@ -181,7 +183,7 @@ def _caf_bytes(data: bytes) -> int | None:
 
 
 def _matroska_bytes(data: bytes) -> int | None:
-    """To the end of the segment, which follows the EBML header and is all the rest."""
+    """End of the segment, the one element after the EBML header."""
     header_size, header = _ebml_size(data, 4)
     segment = header + header_size
     if data[segment : segment + 4] != _MATROSKA_SEGMENT:
@@ -191,7 +193,7 @@ def _matroska_bytes(data: bytes) -> int | None:
 
 
 def _ebml_size(data: bytes, start: int) -> tuple[int, int]:
-    """A size of 1 to 8 bytes, 0 for unknown, and where it ends."""
+    """An EBML size, stored in 1 to 8 bytes (0 if unknown), and the position after it."""
     width = 9 - _big(data, start, 1).bit_length()
     ones = (1 << 7 * width) - 1
     size = _big(data, start, width) & ones

@@ -1,1 +1,1 @@
-"""What is wrong with the corpora taken together: leaks, copies, captions missing or too long."""
+"""Stage `audit`: leaks, duplicates, and missing or long captions over all corpora."""

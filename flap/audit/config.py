@@ -7,8 +7,8 @@ from flap.core.config import Section
 
 class AuditConfig(Section):
     drop_leaks: bool
-    """Whether the training splits lose the clips that stand in a val or test split too."""
+    """Whether training leaves out clips that are also in a val or test split."""
     drop_duplicates: bool
-    """Whether the training splits keep only the first copy of a recording."""
+    """Whether training keeps only the first copy of a recording."""
     max_caption_words: PositiveInt
-    """A caption with more is a finding."""
+    """A caption with more words is a finding."""

@@ -10,15 +10,14 @@ _RULES = {"sha256": "content", "mel_xxh3": "content", "origin": "origin"}
 _EQUAL = {"sha256": "equal bytes", "mel_xxh3": "equal log-mels"}
 
 
-def find(clips: pd.DataFrame, config: AuditConfig) -> pd.DataFrame:
-    """All findings as rows of AUDIT, kind after kind, each in the clips' order.
+def find_problems(clips: pd.DataFrame, config: AuditConfig) -> pd.DataFrame:
+    """All findings as rows of AUDIT, sorted by kind and within a kind by clip.
 
-    A leaking clip is not listed as a duplicate too: who keeps leaks keeps their copies. Only
-    clips of training splits are ever dropped, for what is left out of val or test changes what
-    the scores mean.
+    A leak is not listed as a duplicate too. Only training clips are dropped: without some clips
+    of val or test, scores would no longer be comparable.
 
     Args:
-        clips: as `flap.audit.clips.read_clips` gives them.
+        clips: result of `flap.audit.clips.read_clips`.
     """
     leaking, copies = leaks(clips), duplicates(clips)
     copies = copies[~copies["clip"].isin(leaking["clip"])]
@@ -35,7 +34,7 @@ def find(clips: pd.DataFrame, config: AuditConfig) -> pd.DataFrame:
 
 
 def _same(finding: str, found: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of clips as rows of AUDIT; the evidence is the detail."""
+    """Pairs of clips as rows of AUDIT; the column `detail` holds the evidence."""
     keys = found["key"].reset_index(drop=True)
     others = clips.loc[found["other"]].reset_index(drop=True)
     return _rows(finding, clips.loc[found["clip"]]).assign(
@@ -60,7 +59,7 @@ def _long_caption(clips: pd.DataFrame, max_words: int) -> pd.DataFrame:
 
 
 def _rows(finding: str, clips: pd.DataFrame) -> pd.DataFrame:
-    """Rows of AUDIT that name no other clip yet."""
+    """Rows of AUDIT without `dropped`, for findings about one clip."""
     rows = clips[["clip_id", "dataset", "split"]].reset_index(drop=True)
     empty = dict.fromkeys(("rule", "other", "other_dataset", "other_split", "detail"), "")
     return rows.assign(finding=finding, **empty)

@@ -1,21 +1,21 @@
-"""Which clips are the same recording: leaks into training, and copies.
+"""Clips that are the same recording: leaks between training and evaluation, and duplicates.
 
-Three columns can tell, the strongest first; each clip is judged by the first that does.
+Clips are compared by three columns. The first column with a match decides:
 
 1. `sha256`: equal bytes.
-2. `mel_xxh3`: equal log-mels, so equal samples in another container.
-3. `origin`: the same upload, such as Clotho's Freesound ids in another Freesound corpus.
+2. `mel_xxh3`: equal log-mels, that is, equal samples in different containers.
+3. `origin`: the same upload, such as one Freesound id in two corpora.
 
-The first two are the rule `content`, the last the rule `origin`. Two excerpts of one upload are
-two recordings, yet they share a room, a microphone and often the very event. Hence
+The first two are the rule `content`, the third is the rule `origin`. Two excerpts of one upload
+are different recordings, but they share the room, the microphone and often the event. Therefore
 
-- a *leak* by origin counts within a corpus as across corpora: a model that was trained on one
-  excerpt is not tested by the other;
-- a *duplicate* by origin counts across corpora alone, where the same upload was taken in twice.
-  Within a corpus it is how the corpus was cut, and no copy.
+- a *leak* by origin counts within a corpus and across corpora: an excerpt is no fair test of a
+  model that was trained on another excerpt of the same upload;
+- a *duplicate* by origin counts only across corpora. Within a corpus, excerpts of one upload are
+  intended.
 
-Sameness is direct, never by way of a third clip: each finding can be checked by looking at two.
-One step further goes only the leak: what equals a leaking clip by content leaks as well.
+Every finding names the two clips that are equal, so two clips suffice to check it. Equality is not
+transitive, with one exception: a training clip with the content of a leak is a leak as well.
 """
 
 from collections.abc import Iterable
@@ -26,14 +26,14 @@ KEYS = ("sha256", "mel_xxh3", "origin")
 
 
 def leaks(clips: pd.DataFrame) -> pd.DataFrame:
-    """Training clips that are the same recording as a clip of any val or test split.
+    """Training clips that are the same recording as a clip of a val or test split.
 
     Args:
-        clips: as `flap.audit.clips.read_clips` gives them.
+        clips: result of `flap.audit.clips.read_clips`.
 
     Returns:
-        Columns clip and other, index labels of `clips`, and key, one of `KEYS`: a row for each
-        leaking clip with the first evaluation clip that it equals, or else the first leaking clip.
+        One row for each leak. clip: index label in `clips`; other: index label of the first equal
+        val or test clip, or else of the first leak with equal content; key: one of `KEYS`.
     """
     train = clips["split"] == "train"
     direct = _strongest(_firsts(clips[train], clips[~train], key) for key in KEYS)
@@ -44,13 +44,14 @@ def leaks(clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def duplicates(clips: pd.DataFrame) -> pd.DataFrame:
-    """Clips that are the same recording as an earlier one on their side of the evaluation.
+    """Clips that are the same recording as an earlier clip on the same side.
 
-    Training is one side, val and test are the other: between them it is a leak. Clips stand
-    corpus after corpus, so that of an upload the corpus named first holds the first clip.
+    The sides are training on the one hand, val and test on the other; equal clips on different
+    sides are leaks. Clips are sorted by corpus, so the first copy is in the corpus that
+    params.yaml names first.
 
     Returns:
-        As `leaks`: a row for each clip after the first of its group, with that first one.
+        Columns as in `leaks`; one row for each clip that equals an earlier clip, `other`.
     """
     train = clips["split"] == "train"
     sides = (clips[train], clips[~train])
@@ -63,17 +64,17 @@ def _copies(side: pd.DataFrame, key: str) -> pd.DataFrame:
     if key != "origin":
         return found
     dataset = side["dataset"]
-    ours, theirs = dataset.loc[found["clip"]], dataset.loc[found["other"]]
-    return found[ours.to_numpy() != theirs.to_numpy()]
+    own, others = dataset.loc[found["clip"]], dataset.loc[found["other"]]
+    return found[own.to_numpy() != others.to_numpy()]
 
 
 def _firsts(clips: pd.DataFrame, among: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Each of `clips` that has an equal, known `key` in `among`, with the first that has."""
+    """Each of `clips` whose non-empty `key` occurs in `among`, with the first such clip."""
     known = among.loc[among[key] != "", key].drop_duplicates()
     other = clips[key].map(pd.Series(known.index, index=known)).dropna().astype("int64")
     return pd.DataFrame({"clip": other.index, "other": other.to_numpy(), "key": key})
 
 
 def _strongest(found: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """One row a clip, by the earliest frame that has it, in the clips' order."""
+    """One row for each clip, from the first frame that contains the clip; sorted by clip."""
     return pd.concat(found).drop_duplicates("clip").sort_values("clip", ignore_index=True)

@@ -1,4 +1,4 @@
-"""Findings → metrics for `dvc metrics diff`, and lines that say what to do about them."""
+"""Findings → metrics for `dvc metrics diff`, and lines of text with advice."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,8 +7,8 @@ import pandas as pd
 
 from flap.audit.config import AuditConfig
 
-FINDINGS = ("leak", "duplicate", "no_caption", "long_caption")  # the worst first
-_LICENCES, _EXAMPLES = 10, 3
+FINDINGS = ("leak", "duplicate", "no_caption", "long_caption")  # the most serious first
+_MAX_LICENCES, _MAX_EXAMPLES = 10, 3
 _PHRASES = {
     "leak": "leaks",
     "duplicate": "duplicates",
@@ -18,9 +18,9 @@ _PHRASES = {
 
 
 def metrics(clips: pd.DataFrame, audit: pd.DataFrame) -> dict[str, Any]:
-    """Counts over all corpora, by pair of corpora, and by corpus.
+    """Numbers of clips and findings over all corpora and for each corpus.
 
-    `leaks` and `duplicates` count by "corpus of the clip -> corpus of the clip it equals".
+    `leaks` and `duplicates` count pairs "corpus of the clip -> corpus of the equal clip".
     """
     return {
         "clips": len(clips),
@@ -51,19 +51,24 @@ def _pairs(audit: pd.DataFrame, finding: str) -> dict[str, int]:
 
 
 def _licences(clips: pd.DataFrame) -> dict[str, int]:
-    """Clips by licence; some corpora name an author in each, so the rarest are one number."""
+    """Number of clips for each licence; rare licences are summed up as "others".
+
+    Some corpora write the author into the licence, so each clip has a licence of its own.
+    """
     found = clips["licence"].str.strip().replace("", "unknown").value_counts()
     found = found.sort_index().sort_values(ascending=False, kind="stable")
-    named = {str(licence): int(rows) for licence, rows in found[:_LICENCES].items()}
-    rest = int(found[_LICENCES:].sum())
+    named = {str(licence): int(rows) for licence, rows in found[:_MAX_LICENCES].items()}
+    rest = int(found[_MAX_LICENCES:].sum())
     return named | ({"others": rest} if rest else {})
 
 
-def lines(counts: dict[str, Any], audit: pd.DataFrame, config: AuditConfig) -> Iterator[str]:
-    """What was found: a line a corpus, then for each finding examples and what to do.
+def summary_lines(
+    counts: dict[str, Any], audit: pd.DataFrame, config: AuditConfig
+) -> Iterator[str]:
+    """A line with counts for each corpus, then advice and examples for each kind of finding.
 
     Args:
-        counts: as `metrics` gives them.
+        counts: result of `metrics`.
     """
     for name, dataset in counts["datasets"].items():
         found = ", ".join(f"{dataset[finding]} {_PHRASES[finding]}" for finding in FINDINGS)
@@ -76,26 +81,26 @@ def lines(counts: dict[str, Any], audit: pd.DataFrame, config: AuditConfig) -> I
 
 
 def _examples(rows: pd.DataFrame) -> Iterator[str]:
-    for row in rows[:_EXAMPLES].to_dict("records"):
+    for row in rows[:_MAX_EXAMPLES].to_dict("records"):
         other = f" = {row['other']} ({row['other_split']})" if row["other"] else ""
         detail = f", {row['detail']}" if row["detail"] else ""
         yield f"  {row['clip_id']} ({row['split']}){other}{detail}"
-    if len(rows) > _EXAMPLES:
-        yield f"  and {len(rows) - _EXAMPLES} more"
+    if len(rows) > _MAX_EXAMPLES:
+        yield f"  and {len(rows) - _MAX_EXAMPLES} more"
 
 
 def _advice(finding: str, config: AuditConfig) -> str:
     if finding == "leak":
         if config.drop_leaks:
-            return "left out of training, by audit.drop_leaks"
-        return "trained on, so scores come out too high; audit.drop_leaks: true leaves them out"
+            return "training leaves them out, because audit.drop_leaks is true"
+        return "training uses them, so scores are too high; audit.drop_leaks: true leaves them out"
     if finding == "duplicate":
         if config.drop_duplicates:
-            return "those in training left out, by audit.drop_duplicates"
-        return "kept; audit.drop_duplicates: true trains on the first copy alone"
+            return "training leaves its copies out, because audit.drop_duplicates is true"
+        return "training uses all copies; audit.drop_duplicates: true keeps only the first"
     if finding == "no_caption":
-        return "for tagging and reconstruction; they make no pair and no query"
+        return "used for tagging and reconstruction, but neither for pairs nor for queries"
     return (
-        f"more than audit.max_caption_words, {config.max_caption_words}; see whether they are "
-        "captions, text encoders read the beginning alone"
+        f"more than {config.max_caption_words} words (audit.max_caption_words); check whether "
+        "they are captions: text encoders read only the beginning"
     )

@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 from flap.core.config import Section
-
-Split = Literal["train", "val", "test"]
+from flap.core.schemas import Split
 
 
 class ServeConfig(Section):

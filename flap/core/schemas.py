@@ -7,13 +7,15 @@ column, and the parameters that made the rows (provenance).
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 
 from flap.core.errors import UserError
 
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 _TABLE_KEY, _VERSION_KEY, _PROVENANCE_KEY = b"flap.table", b"flap.version", b"flap.provenance"
 
 

@@ -4,19 +4,16 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
 from flap.core.errors import UserError, first_line
+from flap.core.remote import file_version
 from flap.core.shards import DISK_FULL
 
 SOURCE_KEY = b"flap.source"
 _ATTEMPTS, _PAUSE_SECONDS = 4, 0.5
-_HASHES, _TIMES = ("ETag", "etag", "md5Hash", "blob_id"), ("mtime", "last_modified", "created")
 _T = TypeVar("_T")
 
 
@@ -34,13 +31,7 @@ class Source:
         Args:
             info: what the file system says of it; fsspec leaves all but the size to each.
         """
-        if isinstance(fs, LocalFileSystem):
-            stat = Path(info["name"]).stat()
-            return cls(url, stat.st_size, f"{stat.st_size}:{stat.st_mtime_ns}")
-        told = next((info[key] for key in (*_HASHES, *_TIMES) if info.get(key)), "")
-        if isinstance(told, datetime):  # as some say it of a file, and a number in a listing
-            told = told.timestamp()
-        return cls(url, int(info["size"]), f"{info['size']}:{told}".replace('"', ""))
+        return cls(url, int(info["size"]), file_version(fs, info))
 
 
 def source_of(schema: pa.Schema) -> Source | None:

@@ -13,11 +13,12 @@ from typing import Any
 from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
+from flap.core.schemas import SPLITS
 from flap.report.card_metadata import Sections, metadata
 from flap.report.facts import Facts
 from flap.report.markdown import fenced, inline
 from flap.report.metrics import Benchmark, Score
-from flap.report.tables import SPLITS, Dataset
+from flap.report.tables import Dataset
 from flap.report.templating import environment, number, percent
 
 CONFIGURATION = ("encoder", "model", "pretrain")

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from flap.core.schemas import CLIPS, MELS, REJECTS, TAGS, TableSpec
+from flap.core.schemas import CLIPS, MELS, REJECTS, SPLITS, TAGS, TableSpec
 from flap.core.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
 from flap.report.captions import CaptionsSummary, read_captions
 from flap.report.config import ReportConfig
 from flap.report.levels import COLUMNS as LEVELS
 
 EXAMPLES = 3
-SPLITS = ("train", "val", "test")
 SECONDS_AN_HOUR = 3600
 
 

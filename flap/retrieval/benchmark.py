@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 
+from flap.core.schemas import SPLITS
 from flap.core.shards import Row
 from flap.mels.clips import usable_clips
 from flap.retrieval.audio_text import rank_retrieval
@@ -15,7 +15,6 @@ from flap.retrieval.config import (
     LinearProbeTask,
     RetrievalConfig,
     RetrievalTask,
-    Split,
 )
 from flap.retrieval.embed import Embedder
 
@@ -26,7 +25,7 @@ def read_clips(task: BenchmarkConfig, clips: Path, mels: Path) -> pd.DataFrame:
     Args:
         clips, mels: folders of CLIPS and of MELS folders, as of `usable_clips`.
     """
-    splits = [task.split] if isinstance(task, RetrievalTask) else get_args(Split)
+    splits = [task.split] if isinstance(task, RetrievalTask) else SPLITS
     return usable_clips(clips, mels, [task.dataset], splits)
 
 

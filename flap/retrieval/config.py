@@ -13,8 +13,7 @@ from pydantic import (
 )
 
 from flap.core.config import Section
-
-Split = Literal["train", "val", "test"]
+from flap.core.schemas import Split
 
 
 class RetrievalConfig(Section):

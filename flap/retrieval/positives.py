@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
+from flap.core.text import normalised_caption
+
 
 def own_captions(captions: Sequence[Sequence[str]]) -> csr_array:
     """(C, M) boolean: clips against their captions, one clip's after another's.
@@ -27,14 +29,10 @@ def shared_captions(captions: Sequence[Sequence[str]]) -> csr_array:
     Captions are the same whatever their case, their spaces, and the mark at their end.
     """
     own_CM = own_captions(captions)
-    texts = [_plain(caption) for own in captions for caption in own]
+    texts = [normalised_caption(caption) for own in captions for caption in own]
     number_M = np.unique(texts, return_inverse=True)[1]
     says_MT = csr_array((np.ones(len(texts), int), (np.arange(len(texts)), number_M)))
     says_CT = own_CM.astype(int) @ says_MT
     related_CM = (says_CT @ says_CT.T) @ own_CM.astype(int)
     related_CM.sort_indices()
     return related_CM.astype(bool)
-
-
-def _plain(caption: str) -> str:
-    return " ".join(caption.casefold().split()).rstrip(" .!")

@@ -1,1 +1,1 @@
-"""Corpora as CLIPS tables: one adapter a kind of corpus, one entry of `datasets` a corpus."""
+"""Corpora → CLIPS tables: an adapter for each format, an entry of `datasets` for each corpus."""

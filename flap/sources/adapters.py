@@ -1,6 +1,6 @@
-"""Which adapter reads which kind of corpus.
+"""Class of a dataset's entry → the adapter that reads the corpus.
 
-A new kind is a class in `config`, a module with an `Adapter`, and a line here.
+A new format needs a class in `config`, a module with an `Adapter`, and a line here.
 """
 
 from flap.sources.audiocaps import read_audiocaps
@@ -15,12 +15,12 @@ from flap.sources.config import (
     TarsDataset,
     WavCapsDataset,
 )
-from flap.sources.corpus import Corpus, collect
+from flap.sources.corpus import CorpusRows, collect
 from flap.sources.files import CorpusFiles
 from flap.sources.folder import read_folder
 from flap.sources.huggingface import read_huggingface
-from flap.sources.item import Adapter, Intake
 from flap.sources.labelled import read_labelled
+from flap.sources.record import Adapter, AdapterOutput
 from flap.sources.tars.reader import read_tars
 from flap.sources.wavcaps import read_wavcaps
 
@@ -35,20 +35,20 @@ _ADAPTERS: dict[type[CorpusDataset], Adapter] = {
 }
 
 
-def read_corpus(dataset: str, config: CorpusDataset, intake: Intake) -> Corpus:
-    """All of a corpus, as clips and rejects.
+def read_corpus(dataset: str, config: CorpusDataset, output: AdapterOutput) -> CorpusRows:
+    """All clips and rejects of a corpus.
 
     Raises:
-        UserError: it is not there, not in its format, or holds nothing usable.
+        UserError: the corpus is missing or malformed, or has no usable recording.
     """
     files = CorpusFiles(config.path)
-    if not isinstance(config, HuggingFaceDataset):  # whose path may be a name on the hub
+    if not isinstance(config, HuggingFaceDataset):  # there the path may be a name on the hub
         files.check_folder()
-    corpus = collect(dataset, config, files, _ADAPTERS[type(config)](files, config, intake))
-    corpus.notes[:0] = intake.notes
+    corpus = collect(dataset, config, files, _ADAPTERS[type(config)](files, config, output))
+    corpus.notes[:0] = output.notes
     if links := files.linked_folders:
         corpus.notes.append(
-            f"links to folders are not followed: {', '.join(links)}; if recordings are missed, "
-            "move them here, or name the true folder as path"
+            f"links to folders are not followed: {', '.join(links)}; if recordings are missing, "
+            "move the folders here, or set `path` to the folder that a link points to"
         )
     return corpus

@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, RootModel, model_validator
 
 from flap.core.config import Section
+from flap.core.schemas import Split
 
-SPLITS = ("train", "val", "test")
-Split = Literal["train", "val", "test"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class SplitClips(Section):
-    """Clips to generate for each split."""
+    """Number of clips to generate for each split."""
 
     train: PositiveInt
     val: NonNegativeInt
@@ -21,7 +20,7 @@ class SplitClips(Section):
 
 
 class SplitFractions(Section):
-    """Share of the clips that each split gets where the corpus names none."""
+    """Share of the clips for each split, 0..1; the three sum to 1."""
 
     train: Fraction
     val: Fraction
@@ -36,34 +35,34 @@ class SplitFractions(Section):
 
 
 class DrawnSplits(Section):
-    """Splits by a hash of the seed and of each clip, where the corpus names none."""
+    """Splits by a hash of the seed and of the clip's captions, for a corpus that names none."""
 
     seed: NonNegativeInt
     fractions: SplitFractions
 
 
 class DemoDataset(Section):
-    """Soundscapes made by rule (`flap.sources.demo`)."""
+    """Generated soundscapes (`flap.sources.demo`)."""
 
     adapter: Literal["demo"]
     path: str
-    """Catalogue of sounds, from the project's root."""
+    """Catalogue of sounds; path relative to the project's root."""
     watch: str
     clips: SplitClips
     seed: NonNegativeInt
 
 
 class CorpusDataset(Section):
-    """What every corpus that is read has."""
+    """Fields of every corpus that an adapter reads."""
 
     path: str
-    """Its folder, from the project's root, or an fsspec URL (s3://, gs://, hf://)."""
+    """Folder of the corpus: path relative to the project's root, or fsspec URL (s3://, hf://)."""
     watch: str
-    """What DVC watches for changes: the folder; where it is remote or too large to hash, a small
-    local file that changes with it."""
+    """File or folder that DVC watches for changes: the corpus's folder, or, if the folder is
+    remote or too large to hash, a small local file that changes with it."""
     captions: Literal["required", "optional"]
-    """Whether a recording without any caption is rejected, or kept for tagging and for training
-    by reconstruction alone."""
+    """required: recordings without captions are rejected. optional: such recordings are kept for
+    tagging and for training by reconstruction alone."""
 
 
 class FolderDataset(CorpusDataset):
@@ -71,17 +70,17 @@ class FolderDataset(CorpusDataset):
 
     adapter: Literal["folder"]
     splits: DrawnSplits
-    """Used where the table has no column `split`."""
+    """Applies if the table has no column `split`."""
 
 
 class AudioCapsDataset(CorpusDataset):
-    """AudioCaps' CSVs and a folder of its excerpts (`flap.sources.audiocaps`)."""
+    """AudioCaps' tables and a folder of its excerpts (`flap.sources.audiocaps`)."""
 
     adapter: Literal["audiocaps"]
 
 
 class ClothoDataset(CorpusDataset):
-    """Clotho v2.1 as it is published (`flap.sources.clotho`)."""
+    """Clotho v2.1 as published (`flap.sources.clotho`)."""
 
     adapter: Literal["clotho"]
 
@@ -91,21 +90,21 @@ class WavCapsDataset(CorpusDataset):
 
     adapter: Literal["wavcaps"]
     table: str
-    """The part's JSON, in the corpus's folder."""
+    """Path of the part's JSON, relative to the corpus's folder."""
     blacklist: str | None
-    """WavCaps' JSON of the clips to leave out, in the corpus's folder."""
+    """Path of WavCaps' JSON of clips to leave out, relative to the corpus's folder."""
 
 
 class TarsDataset(CorpusDataset):
-    """Webdataset tars, as LAION-Audio-630K and LS-CLAP's (`flap.sources.tars`)."""
+    """Webdataset tars such as those of LAION-Audio-630K and LS-CLAP (`flap.sources.tars`)."""
 
     adapter: Literal["tars"]
     splits: dict[str, Split]
-    """Folder of tars → split."""
+    """Folder of tars, relative to the corpus's folder → split."""
 
 
 class Folds(Section):
-    """Splits by the number that ESC-50 and its like give each clip; other folds are train."""
+    """Splits by the column `fold` of ESC-50 and similar corpora; all other folds are train."""
 
     val: list[int]
     test: list[int]
@@ -118,12 +117,12 @@ class Folds(Section):
 
 
 class LabelledDataset(CorpusDataset):
-    """Recordings sorted by label, as ESC-50 (`flap.sources.labelled`)."""
+    """Recordings with labels, such as ESC-50 (`flap.sources.labelled`)."""
 
     adapter: Literal["labelled"]
     splits: Folds | DrawnSplits
     caption: Annotated[str, Field(pattern=r"\{label\}")] | None
-    """A caption for clips that have none, such as "The sound of {label}."; null: none."""
+    """Caption for clips without one, such as "The sound of {label}."; null: no caption."""
 
 
 Column = Literal[
@@ -140,44 +139,45 @@ Column = Literal[
 
 
 class HuggingFaceDataset(CorpusDataset):
-    """Anything that the library `datasets` loads (`flap.sources.huggingface`)."""
+    """Any data set that the library `datasets` loads (`flap.sources.huggingface`)."""
 
     adapter: Literal["huggingface"]
     revision: str | None
     configuration: str | None
     splits: dict[str, Split]
-    """The data set's split → ours; others are left out."""
+    """Name of the split in the data set → train, val or test; other splits are left out."""
     columns: dict[Column, str]
-    """Our name → the column; `audio` is a must."""
+    """Field of a clip → column of the data set; `audio` is required."""
 
     @model_validator(mode="after")
     def _has_audio(self) -> "HuggingFaceDataset":
         if "audio" not in self.columns:
-            raise ValueError("columns must say which one is `audio`")
+            raise ValueError("columns must name the column for `audio`")
         return self
 
 
 DatasetName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-Corpus = (
-    FolderDataset
+Dataset = Annotated[
+    DemoDataset
+    | FolderDataset
     | AudioCapsDataset
     | ClothoDataset
     | WavCapsDataset
     | TarsDataset
     | LabelledDataset
-    | HuggingFaceDataset
-)
-Dataset = Annotated[DemoDataset | Corpus, Field(discriminator="adapter")]
+    | HuggingFaceDataset,
+    Field(discriminator="adapter"),
+]
 
 
 class DatasetsConfig(RootModel[dict[DatasetName, Dataset]]):
-    """Every corpus by name; names stand in paths, so a-z, 0-9 and dashes only."""
+    """Name of each dataset → its entry. Names are part of paths: only a-z, 0-9 and dashes."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class SourcesConfig(Section):
-    """How corpora are cut."""
+    """Section `sources`: the size of shards."""
 
     shard_clips: PositiveInt
-    """Rows a shard; later stages keep the shards."""
+    """Rows of each shard; later stages keep the shards."""

@@ -1,7 +1,7 @@
-"""What an adapter yields → rows of CLIPS and REJECTS; the rules that hold for every corpus.
+"""An adapter's records → rows of CLIPS and REJECTS, by rules that hold for every corpus.
 
-Names become clip ids, labels AudioSet classes and splits ours; what cannot be used becomes a
-reject with its reason.
+Names become clip ids, labels become AudioSet classes, and names of splits become train, val or
+test. An unusable record becomes a reject with a reason.
 """
 
 from collections import Counter
@@ -13,18 +13,18 @@ from tqdm import tqdm
 
 from flap.core.audioset import find_class
 from flap.core.errors import UserError
-from flap.core.schemas import CLIPS, is_absent_clip
+from flap.core.schemas import CLIPS, SPLITS, is_absent_clip
 from flap.core.shards import REJECTS_FOLDER, Row, shard_name, write_rejects, write_rows
-from flap.sources.config import SPLITS, CorpusDataset, DrawnSplits
+from flap.sources.config import CorpusDataset, DrawnSplits
 from flap.sources.files import CorpusFiles
-from flap.sources.item import Item, Place, Refused
-from flap.sources.joined import joined
-from flap.sources.splits import SPLIT_NAMES, draw_splits, our_split
+from flap.sources.merge import merge_duplicates
+from flap.sources.record import Location, Record, RejectedRecord
+from flap.sources.splits import SPLIT_NAMES, canonical_split, draw_splits
 
 
 @dataclass
-class Corpus:
-    """The whole corpus: rows of CLIPS, rows of REJECTS, and what the user should know."""
+class CorpusRows:
+    """All rows of one corpus for CLIPS and REJECTS, and notes for the user."""
 
     dataset: str
     clips: list[Row] = field(default_factory=list)
@@ -40,32 +40,32 @@ def collect(
     dataset: str,
     config: CorpusDataset,
     files: CorpusFiles,
-    described: Iterable[Item | Refused],
-) -> Corpus:
-    """Sort what an adapter yields into clips and rejects.
+    adapter_entries: Iterable[Record | RejectedRecord],
+) -> CorpusRows:
+    """Sort the records of an adapter into clips and rejects.
 
     Raises:
         UserError: no recording is usable.
     """
-    corpus, kept = Corpus(dataset), list[Item]()
-    progress = tqdm(described, desc=f"sources {dataset}", unit="clip", leave=False)
-    entries = joined([_normal(entry) for entry in progress])
-    names = _clip_names([entry for entry in entries if isinstance(entry, Item)])
+    corpus, kept = CorpusRows(dataset), list[Record]()
+    progress = tqdm(adapter_entries, desc=f"sources {dataset}", unit="clip", leave=False)
+    entries = merge_duplicates([_with_normal_path(entry) for entry in progress])
+    names = _clip_names([entry for entry in entries if isinstance(entry, Record)])
     for entry in entries:
-        refused = _refuse(entry, files, config)
-        if refused is None:
-            assert isinstance(entry, Item)
+        rejection = _rejection(entry, files, config)
+        if rejection is None:
+            assert isinstance(entry, Record)
             kept.append(entry)
         else:
             name = names.get(entry.recording, entry.recording) or entry.where
-            corpus.rejects.append(_reject(f"{dataset}/{name}", entry, *refused))
+            corpus.rejects.append(_reject(f"{dataset}/{name}", entry, *rejection))
     if not kept:
         reasons = _reasons(corpus.rejects) or "the table has no rows"
         raise UserError(f"{config.path}: no usable row among {len(entries)}; {reasons}")
     splits = _splits(kept, config)
     corpus.clips = [
-        _clip(dataset, names[item.recording], item, split, files)
-        for item, split in zip(kept, splits, strict=True)
+        _clip(dataset, names[record.recording], record, split, files)
+        for record, split in zip(kept, splits, strict=True)
     ]
     if any(entry.split for entry in entries):
         corpus.notes += _presence(corpus)
@@ -73,10 +73,10 @@ def collect(
     return corpus
 
 
-def write_corpus(corpus: Corpus, config: CorpusDataset, shard_clips: int, folder: Path) -> None:
-    """Write all shards into `folder`; all rejects stand with the first one."""
-    for of_a_killed_run in folder.glob("shard-*.parquet"):
-        of_a_killed_run.unlink()
+def write_corpus(corpus: CorpusRows, config: CorpusDataset, shard_clips: int, folder: Path) -> None:
+    """Write all shards into `folder`, and all rejects as the rejects of the first shard."""
+    for killed_runs_shard in folder.glob("shard-*.parquet"):
+        killed_runs_shard.unlink()
     provenance = {"stage": "sources", "dataset": corpus.dataset, **config.model_dump()}
     write_rejects(folder / REJECTS_FOLDER / shard_name(0), corpus.rejects, provenance)
     for index, start in enumerate(range(0, len(corpus.clips), shard_clips)):
@@ -84,45 +84,46 @@ def write_corpus(corpus: Corpus, config: CorpusDataset, shard_clips: int, folder
         write_rows(folder / shard_name(index), rows, CLIPS, provenance)
 
 
-def _normal(entry: Item | Refused) -> Item | Refused:
+def _with_normal_path(entry: Record | RejectedRecord) -> Record | RejectedRecord:
+    """The entry with "./a.wav" and "a//b.wav" written as "a.wav" and "a/b.wav"."""
     recording = PurePosixPath(entry.recording).as_posix() if entry.recording else ""
     return replace(entry, recording=recording)
 
 
-def _refuse(
-    entry: Item | Refused, files: CorpusFiles, config: CorpusDataset
+def _rejection(
+    entry: Record | RejectedRecord, files: CorpusFiles, config: CorpusDataset
 ) -> tuple[str, str] | None:
-    """Reason and detail why an entry makes no clip, None if it does."""
-    if isinstance(entry, Refused):
+    """Reason and detail of an entry that becomes no clip, None for an entry that does."""
+    if isinstance(entry, RejectedRecord):
         return entry.reason, entry.detail
-    return _refuse_recording(entry, files) or _refuse_words(entry, config)
+    return _recording_rejection(entry, files) or _text_rejection(entry, config)
 
 
-def _refuse_recording(item: Item, files: CorpusFiles) -> tuple[str, str] | None:
-    if not item.recording:
+def _recording_rejection(record: Record, files: CorpusFiles) -> tuple[str, str] | None:
+    if not record.recording:
         return "missing", "names no recording"
     try:
-        item.recording.encode()
-        if files.leaves(item.recording):
-            return "outside", f"'{item.recording}' is not inside the corpus's folder"
-        if item.place is None and not files.has(item.recording):
-            return "missing", f"no file '{item.recording}' in the corpus's folder"
-    except (OSError, ValueError) as error:  # a name that no file system takes, or no UTF-8
-        return "missing", f"'{item.recording[:80]}': {error}"
+        record.recording.encode()  # raises UnicodeEncodeError for half of a character
+        if files.escapes(record.recording):
+            return "outside", f"'{record.recording}' is not inside the corpus's folder"
+        if record.location is None and not files.exists(record.recording):
+            return "missing", f"no file '{record.recording}' in the corpus's folder"
+    except (OSError, ValueError) as error:  # the name is invalid for the file system, or no UTF-8
+        return "missing", f"'{record.recording[:80]}': {error}"
     return None
 
 
-def _refuse_words(item: Item, config: CorpusDataset) -> tuple[str, str] | None:
-    if config.captions == "required" and not _captions(item):
+def _text_rejection(record: Record, config: CorpusDataset) -> tuple[str, str] | None:
+    if config.captions == "required" and not _captions(record):
         return "no_caption", "every caption is empty"
-    if item.split is not None and not our_split(item.split):
-        return "bad_split", f"'{item.split}' is none of {', '.join(sorted(SPLIT_NAMES))}"
+    if record.split is not None and not canonical_split(record.split):
+        return "bad_split", f"'{record.split}' is none of {', '.join(sorted(SPLIT_NAMES))}"
     return None
 
 
-def _clip_names(items: Sequence[Item]) -> dict[str, str]:
-    """Each recording's short name, or the recording itself where two would share that."""
-    names = {item.recording: item.name for item in items}
+def _clip_names(records: Sequence[Record]) -> dict[str, str]:
+    """Recording → its short name, or the recording itself if the short name is not unique."""
+    names = {record.recording: record.name for record in records}
     times = Counter(names.values())
     return {
         recording: name
@@ -132,53 +133,55 @@ def _clip_names(items: Sequence[Item]) -> dict[str, str]:
     }
 
 
-def _splits(items: Sequence[Item], config: CorpusDataset) -> list[str]:
-    """Each item's split, drawn for those whose corpus names none."""
+def _splits(records: Sequence[Record], config: CorpusDataset) -> list[str]:
+    """Each record's split; splits are drawn for records whose corpus names none."""
     drawn = getattr(config, "splits", None)
-    free = [_keys(item) for item in items if item.split is None]
-    chosen = iter(draw_splits(free, drawn) if isinstance(drawn, DrawnSplits) else ())
-    return [next(chosen) if item.split is None else our_split(item.split) for item in items]
+    keys = [_split_keys(record) for record in records if record.split is None]
+    draws = iter(draw_splits(keys, drawn) if isinstance(drawn, DrawnSplits) else ())
+    return [
+        next(draws) if record.split is None else canonical_split(record.split) for record in records
+    ]
 
 
-def _keys(item: Item) -> Sequence[str]:
-    together = item.together or [*_captions(item), *([item.origin] if item.origin else [])]
-    return together or [item.recording]
+def _split_keys(record: Record) -> Sequence[str]:
+    origin = [record.origin] if record.origin else []
+    return record.split_keys or [*_captions(record), *origin] or [record.recording]
 
 
-def _captions(item: Item) -> list[str]:
-    """The item's captions, each once, blanks as one."""
-    found = (" ".join(_unicode(caption).split()) for caption in item.captions)
+def _captions(record: Record) -> list[str]:
+    """The record's distinct captions, with single blanks between words."""
+    found = (" ".join(_unicode(caption).split()) for caption in record.captions)
     return list(dict.fromkeys(caption for caption in found if caption))
 
 
-def _clip(dataset: str, name: str, item: Item, split: str, files: CorpusFiles) -> Row:
-    labels = (_unicode(label).strip() for label in item.labels)
-    place = item.place or Place(files.uri(item.recording))
+def _clip(dataset: str, name: str, record: Record, split: str, files: CorpusFiles) -> Row:
+    labels = (_unicode(label).strip() for label in record.labels)
+    location = record.location or Location(files.uri(record.recording))
     return {
         "clip_id": f"{dataset}/{name}",
         "dataset": dataset,
         "split": split,
-        "uri": place.uri,
-        "offset": place.offset,
-        "n_bytes": place.n_bytes,
-        "captions": _captions(item),
+        "uri": location.uri,
+        "offset": location.offset,
+        "n_bytes": location.n_bytes,
+        "captions": _captions(record),
         "labels": list(dict.fromkeys(find_class(label) or label for label in labels if label)),
-        "duration_s": item.duration_s,
-        "licence": _unicode(item.licence),
-        "source": _unicode(item.source),
-        "origin": item.origin,
+        "duration_s": record.duration_s,
+        "licence": _unicode(record.licence),
+        "source": _unicode(record.source),
+        "origin": record.origin,
     }
 
 
 def _unicode(text: str) -> str:
-    """Text that a table can hold: JSON and file names can have halves of characters."""
+    """Text that a table can store: JSON and file names may contain halves of characters."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def _reject(clip_id: str, entry: Item | Refused, reason: str, detail: str) -> Row:
+def _reject(clip_id: str, entry: Record | RejectedRecord, reason: str, detail: str) -> Row:
     return {
         "clip_id": _unicode(clip_id),
-        "split": our_split(entry.split),
+        "split": canonical_split(entry.split),
         "stage": "sources",
         "reason": reason,
         "detail": _unicode(f"{entry.where}: {detail}"),
@@ -191,8 +194,8 @@ def _reasons(rejects: Sequence[Row]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items()) + first
 
 
-def _presence(corpus: Corpus) -> Iterator[str]:
-    """How many of each split's clips are here, by what the corpus says of its splits."""
+def _presence(corpus: CorpusRows) -> Iterator[str]:
+    """For each split, how many of the clips that the corpus describes are present."""
     present = Counter(row["split"] for row in corpus.clips)
     absent = Counter(row["split"] for row in corpus.rejects if is_absent_clip(row["reason"]))
     for split in SPLITS:
@@ -200,7 +203,7 @@ def _presence(corpus: Corpus) -> Iterator[str]:
             yield f"{split}: {present[split]} of {n_clips} clips present"
 
 
-def _notes(corpus: Corpus) -> Iterator[str]:
+def _notes(corpus: CorpusRows) -> Iterator[str]:
     labels = (label for row in corpus.clips for label in row["labels"])
     unknown = Counter(label for label in labels if find_class(label) is None)
     if unknown:

@@ -1,4 +1,4 @@
-"""The files of a corpus, by name from its folder, whether that is on this disk or a URL."""
+"""The files of a corpus by name relative to its folder, which is on this disk or at a URL."""
 
 import os
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ RECORDING_SUFFIXES = (
 
 
 class CorpusFiles:
-    """What lies under `root`, a path from the project's root or an fsspec URL."""
+    """The files below `root`, a path relative to the project's root or an fsspec URL."""
 
     def __init__(self, root: str) -> None:
         """
         Raises:
-            UserError: no library here speaks the URL's protocol.
+            UserError: no installed library supports the URL's protocol.
         """
         self.root = os.path.expanduser(root.rstrip("/"))  # noqa: PTH111 - URLs are no paths
         try:
@@ -36,14 +36,14 @@ class CorpusFiles:
     def is_folder(self) -> bool:
         """
         Raises:
-            UserError: its server does not answer, or does not let us in.
+            UserError: the server does not answer, or refuses access.
         """
         try:
             return bool(self._fs.isdir(self._base))
         except Exception as error:  # each client has its own classes
             raise UserError(
                 f"{self.root}: cannot be read ({first_line(error)}); check the credentials and "
-                "the endpoint that its fsspec client takes"
+                "the endpoint of its fsspec client"
             ) from None
 
     def check_folder(self) -> None:
@@ -52,16 +52,16 @@ class CorpusFiles:
             UserError: there is no such folder, or it cannot be read.
         """
         if not self.is_folder:
-            raise UserError(f"{self.root}: no such folder; name the folder that holds the corpus")
+            raise UserError(f"{self.root}: no such folder; set `path` to the folder of the corpus")
 
     def uri(self, name: str) -> str:
-        """Where a file is, as CLIPS says it: relative paths stay relative."""
+        """The file's path or URL for the column `uri` of CLIPS; relative paths stay relative."""
         return f"{self.root}/{name}"
 
     def find(self, *suffixes: str) -> list[str]:
-        """Names of all files below the root that end in one of `suffixes`, in any case, in order.
+        """Sorted names of all files below the root with one of `suffixes`, in upper or lower case.
 
-        Hidden files and folders are left out, such as what macOS puts beside the true ones.
+        Hidden files and folders are left out, such as the "._" files of macOS.
         """
         return [
             name
@@ -72,25 +72,31 @@ class CorpusFiles:
 
     @cached_property
     def recordings(self) -> dict[str, list[str]]:
-        """Name without folder and extension → the recordings below the root that have it."""
+        """Name without folder and extension → all recordings with that name below the root."""
         found: dict[str, list[str]] = {}
         for name in self.find(*RECORDING_SUFFIXES):
             found.setdefault(stem(name), []).append(name)
         return found
 
-    def named(self, stem: str, folder: str, others: Sequence[str] = ()) -> list[str]:
-        """Recordings with a name, those below a folder of that name if there are any.
+    def recordings_named(
+        self, stem: str, folder: str, other_folders: Sequence[str] = ()
+    ) -> list[str]:
+        """Recordings with a name: those below `folder`, or else those outside `other_folders`.
 
         Args:
-            others: names of folders that are known to hold other recordings of equal names.
+            stem: name without folder and extension.
+            folder: name of the preferred folder, "" for none.
+            other_folders: names of folders in which the name belongs to another recording.
         """
-        same = self.recordings.get(stem, [])
-        own = [name for name in same if in_folder(name, folder)] if folder else []
-        return own or [n for n in same if not any(in_folder(n, other) for other in others)]
+        named = self.recordings.get(stem, [])
+        preferred = [name for name in named if in_folder(name, folder)] if folder else []
+        if preferred:
+            return preferred
+        return [name for name in named if not any(in_folder(name, f) for f in other_folders)]
 
     @property
     def linked_folders(self) -> list[str]:
-        """Links to folders, which are not followed: they may lead anywhere."""
+        """Links to folders; they are not followed, for they may lead out of the corpus."""
         if not self._local:
             return []
         return sorted(
@@ -103,7 +109,7 @@ class CorpusFiles:
     def open(self, name: str) -> IO[bytes]:
         """
         Raises:
-            UserError: it is not there, no file, or shut.
+            UserError: the file is missing, is no file, or may not be read.
         """
         try:
             return self._fs.open(f"{self._base}/{name}", "rb")
@@ -112,43 +118,43 @@ class CorpusFiles:
                 f"{self.uri(name)}: cannot be read: {error.strerror or first_line(error)}"
             ) from None
 
-    def has(self, name: str) -> bool:
-        """Whether there is anything of that name; whether it can be read is seen when it is."""
+    def exists(self, name: str) -> bool:
+        """Whether the name exists; the file may still be unreadable."""
         if self._local:
             return os.path.lexists(f"{self._base}/{name}")
-        return name in self._known
+        return name in self._name_set
 
-    def leaves(self, name: str) -> bool:
-        """Whether a name is absolute, climbs by "..", or leads out through a symbolic link."""
+    def escapes(self, name: str) -> bool:
+        """Whether a name leaves the root: an absolute path, "..", or a symbolic link."""
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             return True
         if not self._local:
             return False
-        inside = os.path.realpath(self._base)
-        return os.path.commonpath([inside, os.path.realpath(f"{inside}/{name}")]) != inside
+        root = os.path.realpath(self._base)
+        return os.path.commonpath([root, os.path.realpath(f"{root}/{name}")]) != root
 
     @cached_property
     def _names(self) -> list[str]:
-        """Every file below the root, from one listing."""
+        """Sorted names of all files below the root, from one listing."""
         found: Any = self._fs.find(self._base)
         return sorted(path.removeprefix(self._base).lstrip("/") for path in found)
 
     @cached_property
-    def _known(self) -> frozenset[str]:
+    def _name_set(self) -> frozenset[str]:
         return frozenset(self._names)
 
 
 def stem(name: str) -> str:
-    """Name without folder and extension, nor blanks around it, which tables do not keep."""
+    """Name without folder, extension and surrounding blanks (cells of tables lose such blanks)."""
     return PurePosixPath(name).stem.strip()
 
 
 def without_suffix(name: str) -> str:
-    """Name with its folders and without extension, for a clip's id."""
+    """Name without its extension but with its folders, for a clip's id."""
     return PurePosixPath(name.removesuffix(PurePosixPath(name).suffix)).as_posix()
 
 
 def in_folder(name: str, folder: str) -> bool:
-    """Whether one of the folders on a file's path has `folder` in its name, in any case."""
+    """Whether a folder on the file's path contains `folder` in its name; case is ignored."""
     return any(folder.lower() in part.lower() for part in PurePosixPath(name).parent.parts)

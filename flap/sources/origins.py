@@ -1,4 +1,4 @@
-"""The upload that a recording was cut from, as corpora write it → as the audit compares it."""
+"""A corpus's id of the upload that a recording was cut from → the column `origin` of CLIPS."""
 
 import re
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 _YOUTUBE_ID = re.compile(r"[\w-]{11}", re.ASCII)
 
 
-def freesound(number: Any) -> str:
-    """freesound:<id> for a number as text, integer or float (pandas' form); "" for anything else.
+def freesound_origin(number: Any) -> str:
+    """freesound:<id> for a number (text, integer, or float as pandas reads it), otherwise "".
 
-    Corpora fill the gaps with "Not found", "nan" and the like, which would make all of their
-    recordings one upload.
+    Corpora write "Not found", "nan" and the like where the id is unknown. As ids these texts would
+    make one upload of all such recordings.
     """
     text = str(number).strip().removesuffix(".0")
     return f"freesound:{text}" if text.isascii() and text.isdecimal() else ""
 
 
-def youtube(video: Any) -> str:
-    """youtube:<id> for YouTube's eleven characters; "" for anything else."""
+def youtube_origin(video: Any) -> str:
+    """youtube:<id> for the eleven characters of a YouTube id, otherwise ""."""
     text = str(video).strip()
     return f"youtube:{text}" if _YOUTUBE_ID.fullmatch(text) else ""

@@ -1,18 +1,20 @@
-"""Splits of a corpus: the names that corpora use, and an assignment where they name none."""
+"""Splits of a corpus: the names that corpora use, and drawn splits where a corpus names none."""
 
 import hashlib
 from collections.abc import Sequence
 
-from flap.sources.config import SPLITS, DrawnSplits
+from flap.core.schemas import SPLITS, Split
+from flap.core.text import normalised_caption
+from flap.sources.config import DrawnSplits
 
-SPLIT_NAMES = {
+SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "development": "train",  # Clotho and DCASE train on "development" …
     "val": "val",
     "valid": "val",
     "validation": "val",
-    "dev": "val",  # … while the short form elsewhere means validation
+    "dev": "val",  # … but "dev" elsewhere means validation
     "test": "test",
     "testing": "test",
     "eval": "test",
@@ -20,30 +22,28 @@ SPLIT_NAMES = {
 }
 
 
-def our_split(name: str | None) -> str:
-    """train, val or test for a corpus's name of it, "" for anything else."""
+def canonical_split(name: str | None) -> str:
+    """train, val or test for a corpus's name of a split; "" for an unknown name or None."""
     return SPLIT_NAMES.get(name.casefold(), "") if name else ""
 
 
-def draw_splits(keys: Sequence[Sequence[str]], drawn: DrawnSplits) -> list[str]:
-    """A split for each clip; clips that share a key, even by others, are together.
+def draw_splits(keys: Sequence[Sequence[str]], drawn: DrawnSplits) -> list[Split]:
+    """A split for each clip; clips that share a key, directly or via other clips, stay together.
 
-    Keys are what must not be in two splits: captions, or the upload that a clip was cut from.
-    The split is a hash of the seed and of the group's first key in alphabetical order, so new
-    clips with new keys move no old clip. Fractions hold for groups on average.
+    The split is a hash of the seed and of the group's alphabetically first key, so new clips with
+    new keys do not change the split of old clips. The groups, not the clips, follow the fractions.
+
+    Args:
+        keys: one or more for each clip: its captions, or the upload that it was cut from. Keys
+            are compared by `normalised_caption`.
     """
-    leaders = _leaders([[_normal(key) for key in own] for own in keys])
+    leaders = _leaders([[normalised_caption(key) for key in clip_keys] for clip_keys in keys])
     chosen = {leader: _draw(leader, drawn) for leader in set(leaders)}
     return [chosen[leader] for leader in leaders]
 
 
-def _normal(key: str) -> str:
-    """Captions that differ by case, blanks or the final full stop are the same."""
-    return " ".join(key.casefold().split()).rstrip(".!")
-
-
 def _leaders(keys: Sequence[Sequence[str]]) -> list[str]:
-    """The least key of each clip's group, by union-find over keys."""
+    """The alphabetically first key of each clip's group, by union-find over keys."""
     parent: dict[str, str] = {}
 
     def find(key: str) -> str:
@@ -53,14 +53,14 @@ def _leaders(keys: Sequence[Sequence[str]]) -> list[str]:
             key = parent[key]
         return key
 
-    for own in keys:
-        for key in own:
-            low, high = sorted((find(own[0]), find(key)))
+    for clip_keys in keys:
+        for key in clip_keys:
+            low, high = sorted((find(clip_keys[0]), find(key)))
             parent[high] = low
-    return [find(own[0]) for own in keys]
+    return [find(clip_keys[0]) for clip_keys in keys]
 
 
-def _draw(leader: str, drawn: DrawnSplits) -> str:
+def _draw(leader: str, drawn: DrawnSplits) -> Split:
     digest = hashlib.sha256(f"{drawn.seed}\n{leader}".encode()).digest()
     point, edge = int.from_bytes(digest[:8], "big") / 2**64, 0.0
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""A corpus's CSV or Parquet table as lines that know their number; every cell is text."""
+"""A corpus's CSV or Parquet table → numbered lines of text cells; cells of JSON → text, numbers."""
 
 import csv
 import io
@@ -17,9 +17,10 @@ from flap.sources.files import CorpusFiles
 
 @dataclass(frozen=True)
 class Line:
-    """One record; `number` is its last line in the file, `line[column]` "" if absent."""
+    """One row of a table; `line[column]` is "" for an absent column."""
 
     number: int
+    """Line number in a CSV (the last line of a row that has several), row number in Parquet."""
     cells: dict[str, str]
 
     def __getitem__(self, column: str) -> str:
@@ -29,13 +30,13 @@ class Line:
 def read_table(
     files: CorpusFiles, name: str, *, encoding: str = "utf-8-sig"
 ) -> tuple[list[str], list[Line]]:
-    """Columns and records of a Parquet file, or of a CSV with a header.
+    """Columns and lines of a Parquet file, or of a CSV with a header.
 
     A list in column `x` of a Parquet file becomes the columns `x_1`, `x_2`, …
 
     Raises:
-        UserError: it cannot be read; a CSV is not in the encoding, has no header, names a
-            column twice, or a line has more or fewer fields than the header.
+        UserError: the file cannot be read; or a CSV has another encoding, no header, a column
+            twice, or a line with more or fewer fields than the header.
     """
     where = files.uri(name)
     with files.open(name) as file:
@@ -47,7 +48,7 @@ def read_table(
 def require_columns(where: str, columns: Sequence[str], *required: str) -> None:
     """
     Raises:
-        UserError: one of the columns is not there.
+        UserError: a required column is missing.
     """
     for column in required:
         if column not in columns:
@@ -59,7 +60,7 @@ def require_columns(where: str, columns: Sequence[str], *required: str) -> None:
 def read_json(files: CorpusFiles, name: str) -> Any:
     """
     Raises:
-        UserError: it cannot be read, or holds no JSON.
+        UserError: the file cannot be read, or is not JSON.
     """
     try:
         with files.open(name) as file:
@@ -68,22 +69,22 @@ def read_json(files: CorpusFiles, name: str) -> Any:
         raise UserError(f"{files.uri(name)}: not JSON: {first_line(error)}") from None
 
 
-def texts(value: Any) -> list[str]:
-    """A cell of JSON or Parquet that may be absent, one value or a list of them.
+def as_texts(value: Any) -> list[str]:
+    """The texts and numbers of a cell of JSON or Parquet: one value, a list of values, or null.
 
-    Null, NaN, bytes and whatever has parts is no text.
+    Null, NaN, bytes, and nested values are left out.
     """
     values = value if isinstance(value, list) else [value]
     return [
-        str(item)
-        for item in values
-        if isinstance(item, str | int | float)
-        and not (isinstance(item, float) and math.isnan(item))
+        str(element)
+        for element in values
+        if isinstance(element, str | int | float)
+        and not (isinstance(element, float) and math.isnan(element))
     ]
 
 
-def seconds(value: Any) -> float | None:
-    """A positive number, None where there is none (the audio stage measures it)."""
+def as_seconds(value: Any) -> float | None:
+    """A positive, finite number; None for any other value."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -102,8 +103,8 @@ def _read_csv(where: str, file: Any, encoding: str) -> tuple[list[str], list[Lin
         raise UserError(f"{where}: not UTF-8 ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
         raise UserError(
-            f"{where}: line {reader.line_num}: {error}; put cells that hold commas, quotes or "
-            "line breaks in double quotes, and double the quotes in them"
+            f"{where}: line {reader.line_num}: {error}; put double quotes around cells that "
+            "contain commas, quotes or line breaks, and write a quote within a cell twice"
         ) from None
     return columns, lines
 
@@ -113,14 +114,16 @@ def _check_header(where: str, columns: list[str]) -> None:
         raise UserError(f"{where}: is empty; the first line must name the columns")
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
-        raise UserError(f"{where}: column '{twice[0]}' is there more than once")
+        raise UserError(
+            f"{where}: column '{twice[0]}' is there more than once; rename or remove it"
+        )
 
 
 def _line(where: str, columns: list[str], number: int, row: list[str]) -> Line:
     if len(row) != len(columns):
         raise UserError(
             f"{where}: line {number} has {len(row)} fields, the header {len(columns)}; "
-            "put captions that hold commas in double quotes"
+            "put double quotes around captions that contain commas"
         )
     return Line(number, {name: cell.strip() for name, cell in zip(columns, row, strict=True)})
 
@@ -140,7 +143,7 @@ def _read_parquet(where: str, file: Any) -> tuple[list[str], list[Line]]:
 
 
 def _cells(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    found = [text.strip() for text in texts(value)]
+    found = [text.strip() for text in as_texts(value)]
     if isinstance(value, list):
         yield from ((f"{name}_{i}", text) for i, text in enumerate(found, 1))
     else:

@@ -1,4 +1,4 @@
-"""Adapter `wavcaps`: one part of WavCaps, its JSON and the recordings.
+"""Adapter `wavcaps`: the JSON of one part of WavCaps, and the part's recordings.
 
     corpora/wavcaps/
         json_files/FreeSound/fsd_final.json                     `table`
@@ -10,14 +10,14 @@
          "tags": ["ringtone"], "href": "/people/Tempouser/sounds/180913/",
          "download_link": "https://freesound.org/people/Tempouser/…", …}, …]}
 
-A recording is named by the entry's id, less an extension that the id may have. Ids of several
-parts are plain numbers, so recordings below a folder with the name of the table's folder
-("FreeSound") are taken first, those below another part's folder never.
+The name of a recording is the entry's id without its extension. Ids of several parts are plain
+numbers. The adapter therefore prefers recordings below a folder with the name of the table's
+folder ("FreeSound"), and never takes a recording below another part's folder.
 
-An entry is of YouTube if its id is a "Y" and YouTube's eleven characters (AudioSet_SL), of
-Freesound if its id is a number and the table lies in that part's folder or its links lead there;
-SoundBible and the BBC have no origin. The blacklists name ids of the parts AudioSet and FreeSound;
-they are compared by that origin. Everything is train.
+The origin of an entry is YouTube if its id is a "Y" and the eleven characters of a YouTube id
+(AudioSet_SL). The origin is Freesound if the id is a number, and the table is in the part's folder
+or the entry links to Freesound. Entries of SoundBible and the BBC have no origin. The blacklists
+name ids of AudioSet and FreeSound; the adapter compares origins. All clips are train.
 """
 
 import re
@@ -28,24 +28,24 @@ from typing import Any
 from flap.core.errors import UserError
 from flap.sources.config import WavCapsDataset
 from flap.sources.files import RECORDING_SUFFIXES, CorpusFiles, in_folder
-from flap.sources.item import Intake, Item, Refused
-from flap.sources.origins import freesound, youtube
-from flap.sources.tables import read_json, seconds, texts
+from flap.sources.origins import freesound_origin, youtube_origin
+from flap.sources.record import AdapterOutput, Record, RejectedRecord
+from flap.sources.tables import as_seconds, as_texts, read_json
 
 _EXTENSION = re.compile("(" + "|".join(map(re.escape, RECORDING_SUFFIXES)) + ")$", re.IGNORECASE)
 _FREESOUND_LINK = re.compile(r"freesound\.org|^/people/[^/]+/sounds/")
 _PARTS = ("AudioSet_SL", "FreeSound", "SoundBible", "BBC_Sound_Effects")
 _ORIGINS = {
-    "AudioSet": lambda name: youtube(name.removeprefix("Y")),
-    "AudioSet_SL": lambda name: youtube(name.removeprefix("Y")),
-    "FreeSound": freesound,
+    "AudioSet": lambda name: youtube_origin(name.removeprefix("Y")),
+    "AudioSet_SL": lambda name: youtube_origin(name.removeprefix("Y")),
+    "FreeSound": freesound_origin,
 }
-"""Part → the origin of an id; the blacklists call AudioSet_SL AudioSet."""
+"""Part → function from id to origin; the blacklists call the part AudioSet_SL "AudioSet"."""
 
 
 def read_wavcaps(
-    files: CorpusFiles, config: WavCapsDataset, intake: Intake
-) -> Iterator[Item | Refused]:
+    files: CorpusFiles, config: WavCapsDataset, output: AdapterOutput
+) -> Iterator[Record | RejectedRecord]:
     """Each entry of the part's JSON.
 
     Raises:
@@ -53,17 +53,21 @@ def read_wavcaps(
     """
     entries = _entries(files, config.table)
     blacklist = _blacklist(files, config.blacklist) if config.blacklist else frozenset()
-    part, found = PurePosixPath(config.table).parent.name, set[str]()
+    part, blacklisted = PurePosixPath(config.table).parent.name, set[str]()
     for number, entry in enumerate(entries, 1):
-        item = _item(f"{config.table}, entry {number}", entry, part, files)
-        if isinstance(item, Item) and item.origin in blacklist:
-            found.add(item.origin)
+        record = _record(f"{config.table}, entry {number}", entry, part, files)
+        if isinstance(record, Record) and record.origin in blacklist:
+            blacklisted.add(record.origin)
             detail = f"in {config.blacklist}"
-            yield Refused(item.where, item.recording, "blacklisted", detail, item.split)
+            yield RejectedRecord(
+                record.where, record.recording, "blacklisted", detail, record.split
+            )
         else:
-            yield item
+            yield record
     if config.blacklist:
-        intake.notes.append(f"{len(found)} of {len(blacklist)} clips of the blacklist are here")
+        output.notes.append(
+            f"{len(blacklisted)} of {len(blacklist)} clips of the blacklist are in {config.table}"
+        )
 
 
 def _entries(files: CorpusFiles, table: str) -> list[dict[str, Any]]:
@@ -74,22 +78,27 @@ def _entries(files: CorpusFiles, table: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _item(where: str, entry: dict[str, Any], part: str, files: CorpusFiles) -> Item | Refused:
+def _record(
+    where: str, entry: dict[str, Any], part: str, files: CorpusFiles
+) -> Record | RejectedRecord:
     name = _EXTENSION.sub("", str(entry.get("id") or ""))
     others = [other for other in _PARTS if other != part]
-    named = files.named(name, part, others) if name else []
+    named = files.recordings_named(name, part, others) if name else []
     if len(named) > 1 and not in_folder(named[0], part or "/"):
-        detail = f"several are named so: {', '.join(named)}; put the table into its part's folder"
-        return Refused(where, name, "missing", detail, "train")
-    links = [link for key in ("download_link", "href") for link in texts(entry.get(key))]
-    return Item(
+        detail = (
+            f"several recordings have this name: {', '.join(named)}; put the table into the "
+            "folder of its part"
+        )
+        return RejectedRecord(where, name, "missing", detail, "train")
+    links = [link for key in ("download_link", "href") for link in as_texts(entry.get(key))]
+    return Record(
         where=where,
         recording=named[0] if named else f"{name}.flac" if name else "",
         name=name,
-        captions=texts(entry.get("caption")),
-        labels=texts(entry.get("tags")),
+        captions=as_texts(entry.get("caption")),
+        labels=as_texts(entry.get("tags")),
         split="train",
-        duration_s=seconds(entry.get("duration")),
+        duration_s=as_seconds(entry.get("duration")),
         source=next(iter(links), ""),
         origin=_origin(name, part, links),
     )
@@ -99,8 +108,8 @@ def _origin(name: str, part: str, links: list[str]) -> str:
     if part in _ORIGINS:
         return _ORIGINS[part](name)
     if name.startswith("Y") and not links:
-        return youtube(name.removeprefix("Y"))
-    return freesound(name) if any(_FREESOUND_LINK.search(link) for link in links) else ""
+        return youtube_origin(name.removeprefix("Y"))
+    return freesound_origin(name) if any(_FREESOUND_LINK.search(link) for link in links) else ""
 
 
 def _blacklist(files: CorpusFiles, name: str) -> frozenset[str]:
@@ -110,8 +119,8 @@ def _blacklist(files: CorpusFiles, name: str) -> frozenset[str]:
         parts = ", ".join(_ORIGINS)
         raise UserError(f"{files.uri(name)}: expected {{part: [id, …]}}, parts {parts}")
     origins = (
-        _ORIGINS[part](_EXTENSION.sub("", one))
+        _ORIGINS[part](_EXTENSION.sub("", clip_id))
         for part, ids in content.items()
-        for one in texts(ids)
+        for clip_id in as_texts(ids)
     )
     return frozenset(filter(None, origins))

@@ -1,1 +1,1 @@
-"""The demo corpus: soundscapes made by rule, with captions and labels."""
+"""The demo corpus: generated soundscapes with captions and labels."""

@@ -1,7 +1,7 @@
-"""Five captions of a scene: the first says all, the others each leave something out.
+"""A scene → five captions: one mentions everything, the others may leave something out.
 
-A caption is drawn in three steps: what to mention (`Telling`), how to say each part (as a
-sentence or as a noun phrase), and the frame that joins the parts.
+A caption is drawn in three steps: what to mention (`Mentions`), how to phrase each part (as a
+sentence or as a noun phrase), and the template that joins the parts.
 """
 
 import re
@@ -13,13 +13,13 @@ from flap.sources.demo.catalogue import Catalogue, Grammar, Phrases, Sound
 from flap.sources.demo.scene import Event, Relation, Scene
 
 CAPTIONS_PER_CLIP = 5
-_ENDINGS = (".", ".", "")  # people forget it
+_ENDINGS = (".", ".", "")  # people often forget the full stop
 _ARTICLE = re.compile(r"^(an?|the) ")
 
 
 @dataclass(frozen=True)
-class Telling:
-    """What one caption mentions."""
+class Mentions:
+    """The properties of a scene that one caption mentions."""
 
     events: tuple[Event, ...]
     counts: bool
@@ -30,26 +30,26 @@ class Telling:
 
 def draw_captions(rng: np.random.Generator, scene: Scene, catalogue: Catalogue) -> list[str]:
     """`CAPTIONS_PER_CLIP` different captions, in random order."""
-    teller = _Teller(rng, catalogue)
-    everything = Telling(scene.events, True, True, True, True)
-    captions = [teller.tell(scene, everything)]
+    writer = _CaptionWriter(rng, catalogue)
+    everything = Mentions(scene.events, True, True, True, True)
+    captions = [writer.write(scene, everything)]
     while len(captions) < CAPTIONS_PER_CLIP:
-        caption = teller.tell(scene, _draw_telling(rng, scene))
-        if caption.rstrip(".") not in {told.rstrip(".") for told in captions}:
+        caption = writer.write(scene, _draw_mentions(rng, scene))
+        if caption.rstrip(".") not in {other.rstrip(".") for other in captions}:
             captions.append(caption)
     return [captions[i] for i in rng.permutation(len(captions))]
 
 
-def _draw_telling(rng: np.random.Generator, scene: Scene) -> Telling:
+def _draw_mentions(rng: np.random.Generator, scene: Scene) -> Mentions:
     events = list(scene.events)
     if len(events) > 1 and rng.random() < 0.12:
         events.pop(int(rng.integers(len(events))))
     counts, pitch, loudness, background = rng.random(4) < (0.85, 0.6, 0.6, 0.75)
-    return Telling(tuple(events), bool(counts), bool(pitch), bool(loudness), bool(background))
+    return Mentions(tuple(events), bool(counts), bool(pitch), bool(loudness), bool(background))
 
 
 @dataclass(frozen=True)
-class _Teller:
+class _CaptionWriter:
     rng: np.random.Generator
     catalogue: Catalogue
 
@@ -60,14 +60,14 @@ class _Teller:
     def pick(self, phrases: Phrases) -> str:
         return phrases[int(self.rng.integers(len(phrases)))]
 
-    def tell(self, scene: Scene, telling: Telling) -> str:
-        """One caption, with a capital and mostly a full stop."""
+    def write(self, scene: Scene, mentions: Mentions) -> str:
+        """One caption that starts with a capital and usually ends with a full stop."""
         as_sentences = self.rng.random() < 0.5
-        part = self._sentence if as_sentences else self._noun_phrase
-        parts = [part(event, telling) for event in telling.events]
+        phrase = self._sentence if as_sentences else self._noun_phrase
+        parts = [phrase(event, mentions) for event in mentions.events]
         frames = self._frames(scene.relation, len(parts), as_sentences)
         text = self.pick(frames).format(**dict(zip("abc", parts, strict=False)))
-        if scene.background is not None and telling.background:
+        if scene.background is not None and mentions.background:
             behind = self.pick(self.catalogue.sounds[scene.background].behind)
             may_lead = as_sentences and scene.relation != "while"
             leads = may_lead and self.rng.random() < 0.4
@@ -75,7 +75,7 @@ class _Teller:
         return f"{text[0].upper()}{text[1:]}{self.pick(_ENDINGS)}"
 
     def _frames(self, relation: Relation, parts: int, as_sentences: bool) -> Phrases:
-        """Frames for as many parts as are told; leaving one out keeps the order."""
+        """Templates for the number of mentioned parts; the parts stay in their order."""
         if parts == 1:
             templates = self.grammar.one
         elif relation == "while":
@@ -84,32 +84,32 @@ class _Teller:
             templates = self.grammar.then if parts == 2 else self.grammar.series
         return templates.sentences if as_sentences else templates.nouns
 
-    def _sentence(self, event: Event, telling: Telling) -> str:
+    def _sentence(self, event: Event, mentions: Mentions) -> str:
         """ "a deep bell rings twice in the distance" """
-        return self._actor(event, telling, self._sound(event).verbs)
+        return self._actor(event, mentions, self._sound(event).verbs)
 
-    def _noun_phrase(self, event: Event, telling: Telling) -> str:
+    def _noun_phrase(self, event: Event, mentions: Mentions) -> str:
         """ "two deep faint bell strikes", or "a deep bell ringing twice in the distance" """
         if self.rng.random() < 0.5:
-            return self._actor(event, telling, self._sound(event).gerunds)
+            return self._actor(event, mentions, self._sound(event).gerunds)
         adjectives = []
-        if event.loudness and telling.loudness:
+        if event.loudness and mentions.loudness:
             adjectives.append(self.pick(self.grammar.loudness[event.loudness]))
-        if event.pitch and telling.pitch:
+        if event.pitch and mentions.pitch:
             adjectives.append(self.pick(self.grammar.pitch[event.pitch]))
         noun = self.pick(self._sound(event).nouns)
         if event.count == 1:
             return describe(noun, adjectives)
-        number = self.pick(self.grammar.numbers[event.count]) if telling.counts else "several"
+        number = self.pick(self.grammar.numbers[event.count]) if mentions.counts else "several"
         return " ".join([number, *adjectives, plural(noun)])
 
-    def _actor(self, event: Event, telling: Telling, actions: Phrases) -> str:
+    def _actor(self, event: Event, mentions: Mentions, actions: Phrases) -> str:
         words = [self.pick(self._sound(event).subject), self.pick(actions)]
-        if event.count > 1 and telling.counts:
+        if event.count > 1 and mentions.counts:
             words.append(self.pick(self.grammar.times[event.count]))
-        if event.pitch and telling.pitch:
+        if event.pitch and mentions.pitch:
             words.append(self.pick(self.grammar.pitch_manner[event.pitch]))
-        if event.loudness and telling.loudness:
+        if event.loudness and mentions.loudness:
             words.append(self.pick(self.grammar.loudness_manner[event.loudness]))
         return " ".join(words)
 

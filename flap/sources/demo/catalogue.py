@@ -1,4 +1,4 @@
-"""`demo_sounds.yaml`: what can sound in the demo corpus and how it is said, typed."""
+"""`sounds.yaml` as typed classes: the sounds of the demo corpus and the words for them."""
 
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ Phrases = tuple[str, ...]
 
 
 class Sound(Section):
-    """One kind of sound; the file's head says what each key means."""
+    """One kind of sound; the head of `sounds.yaml` explains each key."""
 
     label: str
     kind: Literal["event", "texture"]
@@ -39,25 +39,25 @@ class Sound(Section):
     @classmethod
     def _known_label(cls, label: str) -> str:
         if label not in display_names():
-            raise ValueError("is no AudioSet display name")
+            raise ValueError("is no AudioSet display name; see flap/core/audioset_labels.csv")
         return label
 
     @model_validator(mode="after")
     def _textures_have_backgrounds(self) -> "Sound":
         if (self.kind == "texture") != bool(self.behind):
-            raise ValueError("textures need 'behind', and only they")
+            raise ValueError("a texture needs 'behind'; an event must not have it")
         return self
 
 
 class Templates(Section):
-    """Sentence frames for parts told as sentences and as noun phrases."""
+    """Templates for parts that are sentences, and for parts that are noun phrases."""
 
     sentences: Phrases
     nouns: Phrases
 
 
 class Grammar(Section):
-    """Words and frames shared by all sounds."""
+    """Words and templates shared by all sounds."""
 
     times: dict[int, Phrases]
     numbers: dict[int, Phrases]
@@ -72,30 +72,30 @@ class Grammar(Section):
 
 
 class Catalogue(Section):
-    """The whole file."""
+    """The content of the file."""
 
     sounds: dict[str, Sound]
     grammar: Grammar
 
     @field_validator("sounds")
     @classmethod
-    def _can_be_made(cls, sounds: dict[str, Sound]) -> dict[str, Sound]:
+    def _have_synthesisers(cls, sounds: dict[str, Sound]) -> dict[str, Sound]:
         unknown = sorted(set(sounds) - set(SYNTHESISERS))
         if unknown:
             raise ValueError(f"no synthesis function for {', '.join(unknown)}")
         return sounds
 
     def names(self, kind: Literal["event", "texture"]) -> list[str]:
-        """Sounds of a kind, in the file's order."""
+        """Names of all sounds of a kind, in the file's order."""
         return [name for name, sound in self.sounds.items() if sound.kind == kind]
 
 
 @cache
 def load_catalogue(path: Path) -> Catalogue:
-    """The catalogue of a file.
+    """The catalogue in a file.
 
     Raises:
-        UserError: it is missing, not YAML, or a key is wrong; the message names the key.
+        UserError: the file is missing or not YAML, or a key is wrong; the message names the key.
     """
     try:
         return Catalogue.model_validate(read_params(path))

@@ -1,7 +1,7 @@
 """Building blocks of the demo's sounds: noise, tones, envelopes, filters.
 
-Every function takes a `Take` and returns float64 samples, shape (take.n,), unless it says
-otherwise. Levels are free here: `demo_mix` sets them.
+Every function takes a `Take` and returns float64 samples of shape (take.n,), unless its docstring
+says otherwise. The level of the result does not matter: `flap.sources.demo.mix` sets the levels.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,12 +14,12 @@ from scipy import signal
 
 Wave = NDArray[np.float64]
 HIGHEST_HZ = 7600.0
-"""Tones stay below it, so that the 16 kHz files sound like the others."""
+"""Highest frequency of tones: below the Nyquist frequency of the lowest rate, 16 kHz."""
 
 
 @dataclass(frozen=True)
 class Take:
-    """One performance of a sound: its randomness, length, sample rate and relative pitch."""
+    """One performance of a sound: random generator, length, sample rate and relative pitch."""
 
     rng: np.random.Generator
     n: int
@@ -47,7 +47,7 @@ def noise(take: Take) -> Wave:
 
 
 def band(take: Take, wave: Wave, low_hz: float, high_hz: float, order: int = 2) -> Wave:
-    """Butterworth band-pass; 0 as the lower edge makes it a low-pass."""
+    """Butterworth band-pass; a lower edge of 0 makes it a low-pass."""
     high_hz = min(high_hz, 0.48 * take.rate_hz)
     edges, kind = ((low_hz, high_hz), "bandpass") if low_hz > 0 else (high_hz, "lowpass")
     sos = signal.butter(order, edges, kind, fs=take.rate_hz, output="sos")
@@ -63,7 +63,12 @@ def tone(take: Take, hz: float | Wave) -> Wave:
 
 
 def harmonics(take: Take, hz: Wave, formants_hz: Mapping[float, float], count: int = 24) -> Wave:
-    """Voice-like tone: partials of `hz`, weighted by bells of given width at the formants."""
+    """Voice-like tone: partials of `hz`, weighted by Gaussian bells at the formants.
+
+    Args:
+        hz: fundamental frequency of each sample.
+        formants_hz: frequency of each formant → width of its bell.
+    """
     phase = 2 * np.pi * np.cumsum(hz) / take.rate_hz
     sound = np.zeros(take.n)
     for k in range(1, count + 1):
@@ -78,7 +83,7 @@ def harmonics(take: Take, hz: Wave, formants_hz: Mapping[float, float], count: i
 
 
 def chord(take: Take, partials: Mapping[float, float], decay_s: float | None = None) -> Wave:
-    """Sines {frequency: weight}; with `decay_s` high partials die faster, as in a bell."""
+    """Sum of sines {frequency: weight}; with `decay_s` high partials decay faster, as in a bell."""
     lowest = min(partials)
     sound = np.zeros(take.n)
     for hz, weight in partials.items():
@@ -95,26 +100,26 @@ def decay(take: Take, seconds: float) -> Wave:
 
 
 def swell(take: Take, attack_s: float, release_s: float) -> Wave:
-    """Envelope that rises and falls smoothly at the ends and is 1 between."""
+    """Envelope that rises smoothly at the start, stays at 1 and falls smoothly at the end."""
     rise = np.clip(take.t / attack_s, 0, 1)
     fall = np.clip((take.seconds - take.t) / release_s, 0, 1)
     return np.sin(0.5 * np.pi * rise) * np.sin(0.5 * np.pi * fall)
 
 
 def wander(take: Take, hz: float, low: float, high: float) -> Wave:
-    """Smooth random curve between `low` and `high` with about `hz` turns a second."""
+    """Piecewise linear random curve between `low` and `high` with about `hz` turns per second."""
     knots = max(4, int(take.seconds * hz * 2) + 2)
     values = take.rng.uniform(low, high, knots)
     return np.interp(take.t, np.linspace(0, take.seconds, knots), values)
 
 
 def path(take: Take, *values: float) -> Wave:
-    """Curve through `values`, evenly spaced over the take, linear between."""
+    """Piecewise linear curve through `values`, evenly spaced over the take."""
     return np.interp(take.t, np.linspace(0, take.seconds, len(values)), values)
 
 
 def clicks(take: Take, times_s: Wave, weights: Wave) -> Wave:
-    """Impulses at given times; those outside the take are left out."""
+    """Impulses at given times; times outside the take are ignored."""
     at = (times_s * take.rate_hz).astype(int)
     inside = (at >= 0) & (at < take.n)
     sound = np.zeros(take.n)
@@ -123,7 +128,7 @@ def clicks(take: Take, times_s: Wave, weights: Wave) -> Wave:
 
 
 def random_clicks(take: Take, per_second: float, spread: float = 0.5) -> Wave:
-    """Impulses at random times with log-normal weights of either sign."""
+    """Impulses at random times with log-normal weights of random sign."""
     count = 1 + take.rng.poisson(per_second * take.seconds)
     times = take.rng.uniform(0, take.seconds, count)
     weights = np.exp(spread * take.rng.standard_normal(count)) * take.rng.choice([-1, 1], count)
@@ -131,12 +136,12 @@ def random_clicks(take: Take, per_second: float, spread: float = 0.5) -> Wave:
 
 
 def strikes(take: Take, at: Wave, grain: Synthesiser, seconds: float) -> Wave:
-    """Lay one `grain` of `seconds` at every impulse of `at`."""
+    """Convolve the impulses `at` with one `grain` of `seconds`."""
     part = Take(take.rng, max(1, int(seconds * take.rate_hz)), take.rate_hz, take.pitch)
     return np.asarray(signal.oaconvolve(at, grain(part))[: take.n])
 
 
 def steady_times(take: Take, first_s: float, period_s: float, jitter: float) -> Wave:
-    """Times of a regular beat with some jitter (share of the period)."""
+    """Times in seconds of a regular beat; `jitter` is a share of the period."""
     times = np.arange(first_s, take.seconds, period_s)
     return times + period_s * jitter * take.rng.standard_normal(len(times))

@@ -1,7 +1,7 @@
-"""Samples as the bytes of a recording in many formats, and recordings broken on purpose.
+"""Samples → the bytes of a recording in many formats; recordings that are broken on purpose.
 
-Equal samples give equal bytes, which the usual writers do not promise: libsndfile draws an
-Ogg stream's serial number and stamps float WAVs with the time, so both are avoided here.
+Equal samples give equal bytes. libsndfile alone does not do so: its Ogg streams have a random
+serial number and its float WAVs contain the time. This module replaces both.
 """
 
 import io
@@ -23,7 +23,7 @@ Encoder = Callable[[Wave, int], bytes]
 
 @dataclass(frozen=True)
 class Format:
-    """A way to write a recording, and its share of the corpus."""
+    """A file format and its share of the corpus."""
 
     suffix: str
     share: float
@@ -85,7 +85,7 @@ def _too_short(samples: Wave, rate_hz: int) -> bytes:
     return WAV.encode(samples[: rate_hz // 20], rate_hz)
 
 
-# What the `audio` stage must refuse; None stands for a recording that is not there.
+# Reason of the reject that stage `audio` must write → suffix and encoder; None: write no file.
 BROKEN: dict[str, tuple[str, Encoder | None]] = {
     "truncated": (".flac", _truncated),
     "empty": (".wav", lambda samples, rate_hz: b""),
@@ -96,7 +96,7 @@ BROKEN: dict[str, tuple[str, Encoder | None]] = {
 
 
 def with_ogg_serial(ogg: bytes, serial: int) -> bytes:
-    """The Ogg stream with another serial number on each page, and checksums to match."""
+    """The Ogg stream with the given serial number and a new checksum on each page."""
     pages, start = bytearray(ogg), 0
     while start < len(pages):
         n_segments = pages[start + 26]
@@ -113,6 +113,6 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _ogg_crc(page: bytes) -> int:
-    """Ogg's CRC: zlib's polynomial, bits in the other order, without its two inversions."""
+    """Ogg's CRC: the polynomial of zlib, with reversed bits and without the two inversions."""
     reflected = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{reflected:032b}"[::-1], 2)

@@ -1,6 +1,6 @@
-"""What happens in one demo clip: events, their order, and when each sounds.
+"""The content of one demo clip: events, their order and their times.
 
-A `Scene` is the truth that `demo_mix` renders and `demo_captions` tells.
+`flap.sources.demo.mix` renders a `Scene`, and `flap.sources.demo.captions` describes it.
 """
 
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ _RELATIONS: tuple[tuple[Relation, float], ...] = (
     ("series", 0.14),
 )
 _PARTS = {"one": 1, "then": 2, "while": 2, "series": 3}
-_FAREWELL_S = 0.1
+_TAIL_S = 0.1  # after the last event
 
 
 @dataclass(frozen=True)
 class Event:
-    """One part of a scene: `count` repeats of a sound, each from `starts_s` for `unit_s`."""
+    """One part of a scene: a sound of `unit_s` seconds, repeated at each of `starts_s`."""
 
     sound: str
     count: int
@@ -44,7 +44,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Scene:
-    """`then` and `series` events follow each other, `while` events overlap."""
+    """Events of the relations `then` and `series` follow each other, those of `while` overlap."""
 
     relation: Relation
     events: tuple[Event, ...]
@@ -53,20 +53,20 @@ class Scene:
 
     @property
     def sounds(self) -> tuple[str, ...]:
-        """Every sound in the clip once, the background last."""
-        heard = [event.sound for event in self.events]
-        return tuple(dict.fromkeys(heard + ([self.background] if self.background else [])))
+        """The distinct sounds of the clip, the background last."""
+        sounds = [event.sound for event in self.events]
+        return tuple(dict.fromkeys(sounds + ([self.background] if self.background else [])))
 
 
 def draw_scene(rng: np.random.Generator, catalogue: Catalogue) -> Scene:
-    """A random scene that fits its length; too long ones are drawn anew."""
+    """A random scene within the length limits; scenes that are too long are drawn again."""
     is_long = rng.random() < LONG_SHARE
     shortest, longest = LONG_S if is_long else SHORT_S
     while True:
         relation = _pick(rng, _RELATIONS)
         names = _draw_sounds(rng, catalogue, _PARTS[relation])
         events = _draw_events(rng, catalogue, names, overlap=relation == "while")
-        needed = max(event.end_s for event in events) + _FAREWELL_S
+        needed = max(event.end_s for event in events) + _TAIL_S
         if needed <= longest:
             break
     at_least = rng.uniform(shortest, longest) if is_long else shortest
@@ -80,7 +80,7 @@ def draw_scene(rng: np.random.Generator, catalogue: Catalogue) -> Scene:
 def _draw_events(
     rng: np.random.Generator, catalogue: Catalogue, names: list[str], *, overlap: bool
 ) -> list[Event]:
-    """The events one after another, or all beginning within the first moments."""
+    """Events one after another, or, with `overlap`, all with a start in the first 0.3 s."""
     events: list[Event] = []
     cursor = float(rng.uniform(0.05, 0.3))
     for name in names:
@@ -99,7 +99,7 @@ def _pick(rng: np.random.Generator, weighted: tuple[tuple[Relation, float], ...]
 
 
 def _draw_sounds(rng: np.random.Generator, catalogue: Catalogue, count: int) -> list[str]:
-    """Different sounds, now and then a texture in the foreground."""
+    """Names of different sounds; with a probability of 0.2 one of them is a texture."""
     events, textures = catalogue.names("event"), catalogue.names("texture")
     texture_first = rng.random() < 0.2
     pool = [str(name) for name in rng.choice(events, size=count, replace=False)]
@@ -122,7 +122,7 @@ def _draw_event(rng: np.random.Generator, name: str, sound: Sound, start_s: floa
 
 
 def _stretch(events: list[Event], catalogue: Catalogue) -> list[Event]:
-    """Let the textures among overlapping events last as long as the others."""
+    """Make textures among overlapping events as long as all events together."""
     first, last = min(e.starts_s[0] for e in events), max(e.end_s for e in events)
     return [
         replace(e, starts_s=(first,), unit_s=last - first)
@@ -135,7 +135,7 @@ def _stretch(events: list[Event], catalogue: Catalogue) -> list[Event]:
 def _draw_background(
     rng: np.random.Generator, catalogue: Catalogue, parts: list[str]
 ) -> str | None:
-    """A texture behind events, none where one already stands in the foreground."""
+    """A texture as background; None by chance, or if an event already is a texture."""
     wanted = rng.random() < (0.6 if len(parts) == 1 else 0.45)
     choice = str(rng.choice(catalogue.names("texture")))
     has_texture = any(catalogue.sounds[name].kind == "texture" for name in parts)

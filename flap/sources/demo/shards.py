@@ -1,11 +1,11 @@
-"""Adapter `demo`: a corpus of soundscapes made by rule, for runs without any download.
+"""Adapter `demo`: a corpus of generated soundscapes, for runs without any download.
 
-1. A clip is (split, index). Its randomness comes from (seed, split, index) alone, so clips do
-   not depend on the corpus's size, on the shards, or on the order they are made in.
-2. `draw_scene` decides what happens, `draw_captions` tells it, `render` makes the samples.
-3. Samples are written in one of seven formats, five sample rates, mono or stereo. One clip in
-   a hundred is broken on purpose, each way in turn; it stays a row of CLIPS, and the `audio`
-   stage has to refuse it.
+1. A clip is identified by its split and index. All random draws of a clip depend on (seed, split,
+   index) alone, so clips do not depend on the size of the corpus or of shards, or on the order.
+2. `draw_scene` draws the scene, `draw_captions` describes it, `render` makes the samples.
+3. The samples are written in one of seven formats, at one of five sample rates, in mono or
+   stereo. One clip in a hundred is broken on purpose, with a different fault each time. It is a
+   row of CLIPS, and stage `audio` must reject it.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from flap.core.schemas import CLIPS
+from flap.core.schemas import CLIPS, SPLITS
 from flap.core.shards import Row, shard_name, write_rows
-from flap.sources.config import SPLITS, DemoDataset
+from flap.sources.config import DemoDataset
 from flap.sources.demo.captions import draw_captions
 from flap.sources.demo.catalogue import Catalogue, load_catalogue
 from flap.sources.demo.encoding import BROKEN, FORMATS
 from flap.sources.demo.mix import render
 from flap.sources.demo.scene import Scene, draw_scene
-from flap.sources.item import RECORDINGS_FOLDER
+from flap.sources.record import RECORDINGS_FOLDER
 
 RATES_HZ = (16000, 22050, 32000, 44100, 48000)
 STEREO_SHARE = 0.4
@@ -33,7 +33,7 @@ SOURCE, LICENCE = "FLAP demo, generated", "CC0-1.0"
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip before it is written; `recording` is None for one that is to be missing."""
+    """One clip before it is written; `recording` is None if the file shall be missing."""
 
     split: str
     index: int
@@ -49,7 +49,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class DemoShards:
-    """Writes one shard a call; `out` is where the dataset will be published."""
+    """Writes one shard for each call; `out` is the folder where the dataset will be published."""
 
     dataset: str
     config: DemoDataset
@@ -66,7 +66,7 @@ class DemoShards:
         return sum(self._sizes().values())
 
     def __call__(self, shard: Path, target: Path) -> None:
-        """Make the recordings of `shard` beside `target`, then its table."""
+        """Write the recordings of `shard` below the folder of `target`, then its table."""
         catalogue = load_catalogue(Path(self.config.path))
         folder = Path(RECORDINGS_FOLDER) / shard.stem
         (target.parent / folder).mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ class DemoShards:
 
 
 def make_clip(catalogue: Catalogue, seed: int, split: str, index: int) -> Clip:
-    """The clip at `index` of `split`, a function of nothing but its arguments."""
+    """The clip at `index` of `split`; equal arguments give equal clips."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     scene = draw_scene(rng, catalogue)
     captions = draw_captions(rng, scene, catalogue)
@@ -128,7 +128,7 @@ def make_clip(catalogue: Catalogue, seed: int, split: str, index: int) -> Clip:
 
 
 def broken_kind(split: str, index: int) -> str | None:
-    """How a clip is broken, None if it is sound; each split goes through all the ways."""
+    """The fault of a clip, a key of `BROKEN`, None for a good clip; the faults take turns."""
     turn, position = divmod(index, BROKEN_EVERY)
     if position != BROKEN_FIRST:
         return None

@@ -1,4 +1,4 @@
-"""A tar's members: where their bytes are, and what the small ones say."""
+"""The members of a tar: the byte range of each, and the content of JSON members."""
 
 import tarfile
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ _END = bytes(tarfile.BLOCKSIZE)
 
 
 class BrokenTarError(Exception):
-    """The archive ends or turns to nonsense before its end."""
+    """The archive is truncated or corrupt."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One member that is no folder."""
+    """One member, except folders."""
 
     name: str
     offset: int
     n_bytes: int
     is_outside: bool
-    """Whether it is a link or a device, or its name leaves the archive."""
+    """Whether the member is a link or a device, or its name leaves the archive."""
     json: bytes | None
-    """Its content if it is JSON of a fair size."""
+    """Content of a JSON member of at most 16 MiB, None for other members."""
 
     @property
     def suffix(self) -> str:
@@ -34,24 +34,24 @@ class Member:
 
 
 def read_members(file: IO[bytes]) -> Iterator[Member]:
-    """Members of an uncompressed tar, in order; recordings are skipped, not read.
+    """Members of an uncompressed tar, in order; the bytes of recordings are not read.
 
-    Files that fsspec opens are read ahead in blocks of megabytes, so that a remote tar costs no
-    request a member.
+    fsspec reads files ahead in blocks of megabytes, so a remote tar does not need a request for
+    each member.
 
     Raises:
-        BrokenTarError: after the last member that is whole.
+        BrokenTarError: the archive is broken; the error comes after the last complete member.
     """
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             member = tar.next()
             while member is not None:
                 found = _member(tar, member)
-                member = tar.next()  # fails if what was just found is not there to its end
+                member = tar.next()  # raises if the member before it is incomplete
                 if found is not None:
                     yield found
             file.seek(tar.offset)
-            if file.read(len(_END)) != _END:  # for tarfile, nonsense ends an archive
+            if file.read(len(_END)) != _END:  # tarfile takes any invalid header as the end
                 raise BrokenTarError(f"no header and no end of the archive at byte {tar.offset}")
     except (tarfile.TarError, ValueError) as error:
         raise BrokenTarError(f"breaks off: {first_line(error)}") from None

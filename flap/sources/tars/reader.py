@@ -1,18 +1,18 @@
-"""Adapter `tars`: webdataset tars, as LAION-Audio-630K and LS-CLAP publish them.
+"""Adapter `tars`: webdataset tars such as those of LAION-Audio-630K and LS-CLAP.
 
     corpora/freesound/
-        train/0.tar  train/1.tar …      every folder of tars has its split in `splits`
+        train/0.tar  train/1.tar …      `splits` names the split of every folder of tars
         test/0.tar …
 
-A sample is two members of one name: `17.flac` (or another format) and
+A sample consists of two members with one name: `17.flac` (or another format) and
 
     17.json     {"text": ["A dog barks.", …], "tag": ["dog", …], "original_data": {…}}
 
-(`flap.sources.tars.samples` has the details). Nothing is unpacked: CLIPS points to the recording's
-bytes within the tar. A tar that breaks off gives what stands before the break.
+(details in `flap.sources.tars.samples`). Nothing is unpacked: CLIPS refers to the recording's
+bytes within the tar. Of a truncated tar the complete members are used.
 
-LAION's tars of Clotho call its validation split "test" and its evaluation split "valid"; for them
-only `splits: {train: train, test: val, valid: test}` is accepted.
+LAION's tars of Clotho call its validation split "test" and its evaluation split "valid". For these
+tars only `splits: {train: train, test: val, valid: test}` is accepted.
 """
 
 from collections import Counter
@@ -21,33 +21,35 @@ from collections.abc import Iterator
 from flap.core.errors import UserError, first_line
 from flap.sources.config import TarsDataset
 from flap.sources.files import CorpusFiles
-from flap.sources.item import Intake, Item, Place, Refused
+from flap.sources.record import AdapterOutput, Location, Record, RejectedRecord
 from flap.sources.tars.folders import check_clotho, tars_by_folder
 from flap.sources.tars.members import BrokenTarError, Member, read_members
 from flap.sources.tars.samples import Description, Sample, describe, is_other, pair
 
 
-def read_tars(files: CorpusFiles, config: TarsDataset, intake: Intake) -> Iterator[Item | Refused]:
+def read_tars(
+    files: CorpusFiles, config: TarsDataset, output: AdapterOutput
+) -> Iterator[Record | RejectedRecord]:
     """Each sample, tar by tar.
 
     Raises:
-        UserError: a folder of tars has no split, a tar is compressed, or Clotho's splits are
-            taken by their names.
+        UserError: a folder of tars has no split, a tar is compressed, or a folder of Clotho has
+            the wrong split.
     """
     others = Counter[str]()
-    for folder, tars in tars_by_folder(files, config, intake).items():
+    for folder, tars in tars_by_folder(files, config, output).items():
         for tar in tars:
             yield from _read_tar(files, config, folder, tar, others)
     if others:
         found = ", ".join(f"{n} {suffix or 'without extension'}" for suffix, n in others.items())
-        intake.notes.append(f"members that are neither recording nor JSON are ignored: {found}")
+        output.notes.append(f"members that are neither recording nor JSON are ignored: {found}")
 
 
 def _read_tar(
     files: CorpusFiles, config: TarsDataset, folder: str, tar: str, others: Counter[str]
-) -> Iterator[Item | Refused]:
+) -> Iterator[Record | RejectedRecord]:
     members, broken = _members(files, tar)
-    last = {member.name: member for member in members}  # of one name it counts, as for `tar -x`
+    last = {member.name: member for member in members}  # the last of one name counts: `tar -x`
     for member in members:
         if member.is_outside:
             detail = "is a link or a device, or its name leaves the archive"
@@ -59,11 +61,11 @@ def _read_tar(
     for sample in pair(inside):
         yield _entry(files, config, folder, tar, sample)
     if broken:
-        yield Refused(tar, tar, "unreadable", broken)
+        yield RejectedRecord(tar, tar, "unreadable", broken)
 
 
 def _members(files: CorpusFiles, tar: str) -> tuple[list[Member], str]:
-    """The tar's members, and how it breaks off, "" if it does not."""
+    """The tar's complete members, and a description of its fault, "" if it has none."""
     members = list[Member]()
     try:
         with files.open(tar) as file:
@@ -75,7 +77,7 @@ def _members(files: CorpusFiles, tar: str) -> tuple[list[Member], str]:
 
 def _entry(
     files: CorpusFiles, config: TarsDataset, folder: str, tar: str, sample: Sample
-) -> Item | Refused:
+) -> Record | RejectedRecord:
     audio, text, split = sample.audio, sample.text, config.splits[folder]
     if audio is None:
         assert text is not None
@@ -90,7 +92,7 @@ def _entry(
             return _refused(tar, audio, "unreadable", f"its JSON: {first_line(error)}", split)
     if about.is_clotho:
         check_clotho(files, config, [folder])
-    return Item(
+    return Record(
         where=f"{tar}/{audio.name}",
         recording=f"{tar}/{audio.name}",
         name=sample.name,
@@ -100,12 +102,12 @@ def _entry(
         licence=about.licence,
         source=about.source,
         origin=about.origin,
-        same=about.excerpt,
-        place=Place(files.uri(tar), audio.offset, audio.n_bytes),
+        recording_key=about.excerpt,
+        location=Location(files.uri(tar), audio.offset, audio.n_bytes),
     )
 
 
 def _refused(
     tar: str, member: Member, reason: str, detail: str, split: str | None = None
-) -> Refused:
-    return Refused(f"{tar}/{member.name}", f"{tar}/{member.name}", reason, detail, split)
+) -> RejectedRecord:
+    return RejectedRecord(f"{tar}/{member.name}", f"{tar}/{member.name}", reason, detail, split)

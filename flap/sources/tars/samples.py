@@ -1,18 +1,18 @@
 """The samples of a webdataset tar: a recording and its JSON.
 
-Members belong together if they have one name up to the extension, or, as webdataset has it, up
-to the first dot of the file's name. The JSON is LAION's:
+Two members are one sample if their names are equal up to the extension, or, by webdataset's rule,
+up to the first dot of the file's name. The keys of the JSON are LAION's:
 
 | key | |
 |---|---|
 | text | one caption or a list of them |
-| tag | labels; may be absent |
-| licence (or license), source | may be absent |
-| original_data | what the corpus itself says, different in each |
+| tag | labels; optional |
+| licence (or license), source | optional |
+| original_data | the corpus's description, with different keys in each corpus |
 
-In `original_data` licence and source are looked for as well, and the upload: `youtube_id`;
-`freesound_id` and `sound_id` (Clotho); `id` and `fname` (FSD50K), if a link or the tar's path
-says that they are Freesound's.
+`original_data` may also hold the licence, the source and the id of the upload: `youtube_id`;
+`freesound_id`; `sound_id` (Clotho); `id` or `fname` (FSD50K), if a link or the tar's path contains
+"freesound" or "fsd50k".
 """
 
 import json
@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flap.sources.files import RECORDING_SUFFIXES, without_suffix
-from flap.sources.origins import freesound, youtube
-from flap.sources.tables import texts
+from flap.sources.origins import freesound_origin, youtube_origin
+from flap.sources.tables import as_texts
 from flap.sources.tars.members import Member
 
 _CLOTHO_COLUMNS = {f"caption_{i}" for i in range(1, 6)}
@@ -34,7 +34,7 @@ _FREESOUND = re.compile(r"freesound|fsd50k", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Sample:
-    """A recording and its JSON; one of them may lack, not both."""
+    """A recording and its JSON; one of the two may be missing."""
 
     name: str
     audio: Member | None
@@ -43,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Description:
-    """What a sample's JSON says."""
+    """The content of a sample's JSON."""
 
     captions: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -51,18 +51,18 @@ class Description:
     source: str = ""
     origin: str = ""
     excerpt: str = ""
-    """Equal in samples that are one recording with several captions."""
+    """Equal in samples of one recording, which differ in their captions; "" if unknown."""
     is_clotho: bool = False
-    """Whether it quotes a line of Clotho's table of captions."""
+    """Whether `original_data` has the columns of Clotho's table of captions."""
 
 
 def is_other(suffix: str) -> bool:
-    """Whether a member with this suffix belongs to no sample."""
+    """Whether a member with this suffix is neither a recording nor JSON."""
     return suffix != ".json" and suffix not in RECORDING_SUFFIXES
 
 
 def pair(members: Sequence[Member]) -> Iterator[Sample]:
-    """Samples in the order of their recordings, then each JSON that has no recording."""
+    """Samples in the order of their recordings, then each JSON without a recording."""
     audio = [member for member in members if member.suffix in RECORDING_SUFFIXES]
     text = {without_suffix(m.name): m for m in members if m.suffix == ".json"}
     names = {without_suffix(member.name) for member in audio}
@@ -85,10 +85,10 @@ def pair(members: Sequence[Member]) -> Iterator[Sample]:
 def describe(json_text: bytes, tar: str) -> Description:
     """
     Args:
-        tar: its path, which may say where the corpus is from.
+        tar: path of the tar, which may contain the name of the corpus.
 
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: `json_text` is no JSON object.
     """
     try:
         sample = json.loads(json_text)
@@ -100,8 +100,8 @@ def describe(json_text: bytes, tar: str) -> Description:
     original = original if isinstance(original, dict) else {}
     both = {**original, **sample}
     return Description(
-        captions=texts(sample.get("text")),
-        labels=texts(sample.get("tag")),
+        captions=as_texts(sample.get("text")),
+        labels=as_texts(sample.get("tag")),
         licence=_first(both, "licence", "license"),
         source=_first(both, "source", *_LINKS),
         origin=_origin(both, original, tar),
@@ -111,26 +111,28 @@ def describe(json_text: bytes, tar: str) -> Description:
 
 
 def _origin(both: Mapping[str, Any], original: Mapping[str, Any], tar: str) -> str:
-    found = youtube(_first(both, "youtube_id"))
-    found = found or freesound(_first(both, "freesound_id", "sound_id"))
+    found = youtube_origin(_first(both, "youtube_id"))
+    found = found or freesound_origin(_first(both, "freesound_id", "sound_id"))
     if not found and (_FREESOUND.search(tar) or _FREESOUND.search(_first(both, *_LINKS))):
-        found = freesound(_first(original, "id", "fname"))
+        found = freesound_origin(_first(original, "id", "fname"))
     return found
 
 
 def _excerpt(original: Mapping[str, Any]) -> str:
-    """AudioCaps' excerpt, "" for other corpora: its tars hold an item for each caption."""
+    """The excerpt of AudioCaps, whose tars hold a sample for each caption; "" for other corpora."""
     video, start = _first(original, "youtube_id"), _first(original, "start_time")
     return f"{video}:{start.removesuffix('.0')}" if video and start else ""
 
 
 def _first(cells: Mapping[str, Any], *keys: str) -> str:
-    """The first of the keys that has a text or a number, "" if none has."""
+    """The value of the first key that holds a text or a number, "" if there is none."""
     found = (cells.get(key) for key in keys)
-    return next((text for cell in found if not isinstance(cell, list) for text in texts(cell)), "")
+    return next(
+        (text for cell in found if not isinstance(cell, list) for text in as_texts(cell)), ""
+    )
 
 
 def _key(name: str) -> str:
-    """Webdataset's name of a sample."""
+    """Webdataset's key of a sample: the name up to the first dot."""
     folder, slash, file_name = name.rpartition("/")
     return f"{folder}{slash}{file_name.partition('.')[0]}"
