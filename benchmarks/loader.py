@@ -23,15 +23,15 @@ import torch
 import typer
 
 from benchmarks.interleaved import report
-from benchmarks.train_step import CAPTION, MASKED, encoder_of, flap_of, text_of
+from benchmarks.train_step import CAPTION, MASKED, build_model, encoder_config, text_config
 from flap.core.config import load_section
 from flap.core.schemas import MELS, mel_bytes
 from flap.core.shards import write_rows
 from flap.model.text_encoder import build_tokenizer
 from flap.pretrain.config import PretrainConfig
 from flap.pretrain.loop import HISTORY, Trainer
-from flap.training.batches import WindowDraw, read_batches
-from flap.training.distributed import Ranks
+from flap.training.batches import WindowSampler, read_batches
+from flap.training.distributed import World
 from flap.training.order import MicroBatches, PairOrder
 
 FRAMES, BINS, SHARD = 998, 128, 64
@@ -70,7 +70,7 @@ def _clips_per_second(table: pd.DataFrame, seconds: float) -> float:
     """Of batches of 64 through the loader, after one that opens the files."""
     shards = pd.factorize(table["path"])[0]
     order = PairOrder(shards, np.ones(len(table), int), seed=0, window=4, batch=SHARD, streams=4)
-    draw = WindowDraw(1024, False, _config(SHARD).spec_augment, seed=0)
+    draw = WindowSampler(1024, False, _config(SHARD).spec_augment, seed=0)
     batches = iter(read_batches(table, MicroBatches(order, range(2**40)), draw, workers=0))
     next(batches)
     start, read = time.perf_counter(), 0
@@ -84,10 +84,10 @@ def _train(
 ) -> pd.DataFrame:
     """The history of a run of `steps` steps."""
     some = table.head(batch * steps)
-    text = text_of(width, depth)
+    text = text_config(width, depth)
     tokenizer = build_tokenizer(text, [CAPTION])
-    model = flap_of(encoder_of(width, depth), text)
-    alone = Ranks(0, 1, torch.device("cpu"))
+    model = build_model(encoder_config(width, depth), text)
+    alone = World(0, 1, torch.device("cpu"))
     trainer = Trainer(_config(batch), model, tokenizer, some, some.head(batch), alone)
     trainer.run(folder)
     return pd.read_csv(folder / HISTORY)

@@ -27,10 +27,10 @@ from flap.model.flap import FlapModel, build_flap
 from flap.model.text_encoder import build_tokenizer, tokenize
 from flap.model.windows import WindowBatch
 from flap.pretrain.config import PretrainConfig
-from flap.pretrain.inputs import ModelInputs
+from flap.pretrain.inputs import InputBuilder
 from flap.pretrain.step import Step
 from flap.training.batches import Batch
-from flap.training.distributed import Ranks
+from flap.training.distributed import World
 from flap.training.order import Pair
 from flap.training.parallel import Replicated
 
@@ -47,9 +47,9 @@ def main(
 ) -> None:
     """Time steps of FLAP and of CLAP."""
     torch.manual_seed(0)
-    text = text_of(width, depth // 2)
+    text = text_config(width, depth // 2)
     tokenizer = build_tokenizer(text, [CAPTION])
-    flap = flap_of(encoder_of(width, depth), text)
+    flap = build_model(encoder_config(width, depth), text)
     clap = ClapModel(_clap(width, depth // 2, len(tokenizer)))
     captions = [f"{CAPTION} {number}" for number in range(batch)]
     mel_B1TF = torch.randn(batch, 1, 1024, 128)
@@ -91,8 +91,8 @@ class _Ours:
         section |= {"mask": mask, "batch": len(captions), "streams": 1, "views": 1}
         config = PretrainConfig.model_validate(section | {"reconstruction_weight": 0.0})
         clips = pd.DataFrame({"clip_id": captions, "captions": [[text] for text in captions]})
-        alone = Ranks(0, 1, torch.device("cpu"))
-        inputs = ModelInputs(tokenizer, model.config, alone.device)
+        alone = World(0, 1, torch.device("cpu"))
+        inputs = InputBuilder(tokenizer, model.config, alone.device)
         self._step = Step(
             config, Replicated(model.train(), alone), inputs, clips, alone, total_steps=2**40
         )
@@ -125,7 +125,7 @@ class _Clap:
         self._optimizer.step()
 
 
-def encoder_of(width: int, depth: int) -> EncoderConfig:
+def encoder_config(width: int, depth: int) -> EncoderConfig:
     return EncoderConfig(
         clip_frames=1024,
         n_mels=128,
@@ -138,7 +138,7 @@ def encoder_of(width: int, depth: int) -> EncoderConfig:
     )
 
 
-def text_of(width: int, depth: int) -> ScratchText:
+def text_config(width: int, depth: int) -> ScratchText:
     return ScratchText(
         kind="scratch",
         vocabulary=VOCABULARY,
@@ -151,7 +151,7 @@ def text_of(width: int, depth: int) -> ScratchText:
     )
 
 
-def flap_of(encoder: EncoderConfig, text: ScratchText) -> FlapModel:
+def build_model(encoder: EncoderConfig, text: ScratchText) -> FlapModel:
     section = load_section(Path("params.yaml"), "model", ModelConfig)
     model = section.model_copy(update={"text": text, "fusion": False, "embedding": 512})
     return build_flap(encoder, model, with_decoder=False)

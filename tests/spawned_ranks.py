@@ -1,4 +1,4 @@
-"""Ranks as processes of their own on this machine, for tests."""
+"""World as processes of their own on this machine, for tests."""
 
 import os
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from flap.training.distributed import ranks_from_environment
+from flap.training.distributed import world_from_environment
 
 
 def on_ranks(world_size: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Call `function(ranks, *arguments)` on each rank of a gloo group, one thread each."""
+    """Call `function(world, *arguments)` on each rank of a gloo group, one thread each."""
     port = torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True).port
     given = (world_size, port, function, arguments)
     mp.start_processes(_on_rank, given, nprocs=world_size, start_method="forkserver")
@@ -27,5 +27,5 @@ def _on_rank(
         "MASTER_PORT": str(port),
     }
     torch.set_num_threads(1)
-    with ranks_from_environment() as ranks:
-        function(ranks, *arguments)
+    with world_from_environment() as world:
+        function(world, *arguments)

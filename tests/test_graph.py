@@ -48,7 +48,7 @@ MAY_IMPORT = {  # package → packages beside the core
     "captions": set(),
     "model": set(),
     "training": {"model"},
-    "pretrain": {"model", "retrieval", "training"},
+    "pretrain": {"model", "processor", "retrieval", "training"},
     "processor": {"audio", "model"},
     "retrieval": {"audio", "model"},
     "report": set(),

@@ -28,9 +28,9 @@ from flap.model.saved import load_flap
 from flap.model.tagger import Tagger, save_tagger
 from flap.pretrain import pairs
 from flap.pretrain.config import PretrainConfig
-from flap.pretrain.history import MEASURED
-from flap.pretrain.inputs import ModelInputs
-from flap.pretrain.pairs import is_drawn, training_clips, validation_clips
+from flap.pretrain.history import MACHINE_COLUMNS
+from flap.pretrain.inputs import InputBuilder
+from flap.pretrain.pairs import is_sampled, training_clips, validation_clips
 from flap.pretrain.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -113,14 +113,14 @@ def test_a_share_of_the_kept_captions_is_added_to_the_originals(corpus: Corpus) 
 
     every, some, none = added(1.0), added(0.5), added(0.0)
     assert not none and some < every and len(every) == 6
-    assert some == {i for i in every if is_drawn(0.5, 0, i, "Enriched.")}
+    assert some == {i for i in every if is_sampled(0.5, 0, i, "Enriched.")}
     assert len({frozenset(added(0.5, seed)) for seed in range(8)}) > 1
 
 
 def test_draws_are_nested_and_as_many_as_asked() -> None:
     pairs = [(f"toy/{i}", caption) for i in range(5000) for caption in ("A dog.", "犬 {0}\n")]
     shares = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)
-    drawn = [{pair for pair in pairs if is_drawn(share, 7, *pair)} for share in shares]
+    drawn = [{pair for pair in pairs if is_sampled(share, 7, *pair)} for share in shares]
     assert all(fewer <= more for fewer, more in pairwise(drawn))
     assert [len(found) / len(pairs) for found in drawn] == pytest.approx(shares, abs=0.02)
     assert drawn[0] == set() and drawn[-1] == set(pairs)
@@ -211,8 +211,8 @@ def finish(
     assert child.returncode == 0, output
     weights = load_file(folder / "data" / "pretrain" / "model" / "model.safetensors")
     history = pd.read_csv(folder / "history.csv")
-    assert (history[list(MEASURED)] > 0).all(axis=None)
-    return weights, history.drop(columns=list(MEASURED))
+    assert (history[list(MACHINE_COLUMNS)] > 0).all(axis=None)
+    return weights, history.drop(columns=list(MACHINE_COLUMNS))
 
 
 def test_two_ranks_learn_what_one_learns(corpus: Corpus) -> None:
@@ -275,7 +275,7 @@ def test_the_best_average_of_the_weights_is_kept(corpus: Corpus) -> None:
     _, history = finish(folder)
     assert history["reconstruction_loss"].isna().sum() == 12
     saved = load_flap(folder / "data/pretrain/model")
-    inputs = ModelInputs(saved.tokenizer, saved.model.config, torch.device("cpu"))
+    inputs = InputBuilder(saved.tokenizer, saved.model.config, torch.device("cpu"))
     val = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
     found = validate(saved.model, inputs, val)
     evaluated = history.dropna(subset=["val_recall_at_10"])
@@ -320,7 +320,7 @@ def test_feature_fusion_trains_on_two_ranks_with_activations_recomputed(corpus: 
 def test_without_captions_and_reconstruction_there_is_nothing_to_learn(corpus: Corpus) -> None:
     changes = {"captions: both": "captions: none", "weight: 0.5": "weight: 0.0"}
     folder = project(corpus, epochs=1, dropout=0.0, changes=changes)
-    with pytest.raises(UserError, match="only reconstruction is trained: set its weight"):
+    with pytest.raises(UserError, match="captions: none trains only reconstruction; set"):
         load_section(folder / "params.yaml", "pretrain", PretrainConfig)
 
 
@@ -333,7 +333,7 @@ def test_without_captions_and_reconstruction_there_is_nothing_to_learn(corpus: C
         ),
         (
             {"tagger\n": "{source: data/pretrain/model, revision: null, sha256: null}\n"},
-            "is what this stage makes",
+            "is the output of this stage",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from flap.model.flap import FlapModel
 from flap.model.flap_config import FlapConfig
 from flap.pretrain.step import Step
 from flap.pretrain.step_flops import StepFlops
-from flap.training.meter import Meter
+from flap.training.meter import StepMeter
 from flap.training.peak import peak_flops
 
 CPU = torch.device("cpu")
@@ -109,7 +109,7 @@ def test_mfu_stands_in_the_history_and_changes_nothing(
     def train(folder: str) -> tuple[dict[str, torch.Tensor], list[str]]:
         trainer, cells = trainer_of(data, ALONE), list[str]()
         trainer.run(data / folder, lambda row: cells.append(row["mfu"]))
-        return trainer.whole().state_dict(), cells
+        return trainer.full_model().state_dict(), cells
 
     weights, cells = train("unknown")
     assert set(cells) == {""}
@@ -124,7 +124,7 @@ def test_mfu_is_the_share_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAP_PEAK_TFLOPS", "2")
     clock = iter([10.0, 10.5])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    meter = Meter(CPU, lambda: 10**11)
+    meter = StepMeter(CPU, lambda: 10**11)
     meter.start()
     assert meter.stop(8).mfu == pytest.approx(0.1)
 

@@ -18,8 +18,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from flap.core.errors import UserError
 from flap.pretrain.history import History
-from flap.pretrain.trackers import Run
-from flap.pretrain.tracking import Tracking, trackers_from_environment
+from flap.pretrain.trackers import RunInfo
+from flap.pretrain.tracking import TrackerGroup, trackers_from_environment
 
 PARAMETERS = {"pretrain": {"batch": 8, "mask": {"kind": "2d"}}, "encoder": {"width": 32}}
 
@@ -33,8 +33,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(names: list[str], folder: Path, steps: range, *, killed: bool = False) -> None:
     """The history of a run that has loaded the checkpoint before `steps`."""
-    run = Run("1f2e3d", folder / "tracking", PARAMETERS)
-    with suppress(KeyboardInterrupt), Tracking(names, run) as tracking:
+    run = RunInfo("1f2e3d", folder / "tracking", PARAMETERS)
+    with suppress(KeyboardInterrupt), TrackerGroup(names, run) as tracking:
         history = History.resume(folder / "history.csv", steps.start - 1, tracking.add)
         for step in steps:
             recall = 0.5 if step % 2 == 0 else None

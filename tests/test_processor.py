@@ -17,7 +17,7 @@ from flap.audio.fbank import log_mel
 from flap.model.flap import build_flap
 from flap.model.text_encoder import build_tokenizer, tokenize
 from flap.model.windows import middle_windows
-from flap.processor.processor import processor_of
+from flap.processor.processor import build_processor
 
 RATE_HZ = 16000
 
@@ -31,7 +31,7 @@ def tone(seconds: float, rate_hz: int = RATE_HZ) -> np.ndarray:
 def processor() -> FlapProcessor:
     torch.manual_seed(0)
     model = build_flap(ENCODER, FUSED, with_decoder=False)
-    return processor_of(model, build_tokenizer(TEXT, CAPTIONS), FRONT_END)
+    return build_processor(model, build_tokenizer(TEXT, CAPTIONS), FRONT_END)
 
 
 def test_windows_are_those_of_the_stage_audio(processor: FlapProcessor) -> None:

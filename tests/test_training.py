@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from spawned_ranks import on_ranks
 
 from flap.model.loss import contrastive_loss
-from flap.training.distributed import Ranks, gather_rows, is_same_on_all_ranks
-from flap.training.order import MicroBatches, Pair, PairOrder, cut
+from flap.training.distributed import World, gather_rows, is_same_on_all_ranks
+from flap.training.order import MicroBatches, Pair, PairOrder, micro_batch_bounds
 from flap.training.schedule import warmup_cosine
-from flap.training.seeds import seed_of
+from flap.training.seeds import derive_seed
 
 
 def order(
@@ -77,7 +77,7 @@ def test_global_batches_are_the_same_on_any_number_of_ranks(
     world_size: int, micro_batch: int | None
 ) -> None:
     drawn, steps, passes = order(), range(200), 2
-    parts = len(cut(8 // world_size, micro_batch))
+    parts = len(micro_batch_bounds(8 // world_size, micro_batch))
     ranks = [
         list(
             MicroBatches(
@@ -86,7 +86,7 @@ def test_global_batches_are_the_same_on_any_number_of_ranks(
                 rank=rank,
                 world_size=world_size,
                 micro_batch=micro_batch,
-                passes=passes,
+                forward_passes=passes,
             )
         )
         for rank in range(world_size)
@@ -115,8 +115,8 @@ def test_schedule() -> None:
 
 
 def test_seeds_differ_by_what_they_are_for() -> None:
-    assert len({seed_of(a, b) for a in range(10) for b in range(10)}) == 100
-    assert seed_of(1, 2) == seed_of(1, 2)
+    assert len({derive_seed(a, b) for a in range(10) for b in range(10)}) == 100
+    assert derive_seed(1, 2) == derive_seed(1, 2)
 
 
 def test_gather_alone_changes_nothing() -> None:
@@ -125,12 +125,12 @@ def test_gather_alone_changes_nothing() -> None:
     assert contrastive_loss(rows, rows, torch.tensor(0.0)).isfinite()
 
 
-def compares(ranks: Ranks) -> None:
-    assert is_same_on_all_ranks("the same", ranks)
-    assert not is_same_on_all_ranks(f"rank {ranks.rank}", ranks)
-    assert not is_same_on_all_ranks("first" if ranks.is_first else "other", ranks)
+def compares(world: World) -> None:
+    assert is_same_on_all_ranks("the same", world)
+    assert not is_same_on_all_ranks(f"rank {world.rank}", world)
+    assert not is_same_on_all_ranks("first" if world.is_first else "other", world)
 
 
 def test_ranks_notice_that_they_differ() -> None:
     on_ranks(2, compares)
-    assert is_same_on_all_ranks("alone", Ranks(0, 1, torch.device("cpu")))
+    assert is_same_on_all_ranks("alone", World(0, 1, torch.device("cpu")))

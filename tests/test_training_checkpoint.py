@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flap.core.errors import UserError
 from flap.training.checkpoint import Checkpoints
 from flap.training.checkpoint_folder import CheckpointFolder
-from flap.training.distributed import Ranks
+from flap.training.distributed import World
 
 # Its children start with torch loaded, where "spawn" would load it for each.
 FORKSERVER = multiprocessing.get_context("forkserver")
@@ -137,9 +137,9 @@ def test_what_is_written_is_the_state_at_the_save(
             assert_equal(state(other, other_optimizer), then)
 
 
-def one_rank(ranks: Ranks, folder: Path) -> None:
+def one_rank(world: World, folder: Path) -> None:
     """Takes over from one process, trains and saves; then the last rank's disk is full."""
-    rank, world_size = ranks.rank, ranks.world_size
+    rank, world_size = world.rank, world.world_size
     model, optimizer = build(7 + rank, unused=False)
     with Checkpoints(folder, model, optimizer) as checkpoints:
         assert checkpoints.load().step == 1

@@ -25,7 +25,7 @@ from flap.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from flap.model.flap_config import FlapConfig
 from flap.model.fusion import FusedPatchEmbedding
 from flap.model.loss import contrastive_loss
-from flap.model.text_encoder import build_text_encoder, encoder_of, pool_text
+from flap.model.text_encoder import build_text_encoder, encoder_half, pool_text
 from flap.model.transformer import initialise, sincos_positions
 
 
@@ -73,7 +73,7 @@ class FlapModel(PreTrainedModel):
         encoder = config.encoder
         fused = FusedPatchEmbedding(encoder.patch, encoder.width) if config.fusion else None
         self.audio_encoder = AudioEncoder(encoder, fused)
-        self.text_encoder = text_encoder or encoder_of(AutoModel.from_config(config.text_config))
+        self.text_encoder = text_encoder or encoder_half(AutoModel.from_config(config.text_config))
         self.audio_decoder = (
             AudioDecoder(DecoderConfig.model_validate(config.decoder_config), encoder)
             if config.decoder_config

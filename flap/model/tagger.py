@@ -14,7 +14,7 @@ from flap.model.audio_encoder import AudioEncoder, pool
 from flap.model.config import EncoderConfig
 from flap.model.transformer import NORM_EPS
 
-_RARE = -6.0  # logit that every class starts from: of 527 few sound in a clip
+_INITIAL_LOGIT = -6.0  # logit that every class starts from: of 527 few sound in a clip
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -31,7 +31,7 @@ class Tagger(AudioEncoder):
         self.fc_norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.head = nn.Linear(config.width, n_classes)
         nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.constant_(self.head.bias, _RARE)
+        nn.init.constant_(self.head.bias, _INITIAL_LOGIT)
 
     def logits(self, mel_BCTF: torch.Tensor, keep_BK: torch.Tensor | None = None) -> torch.Tensor:
         """Class logits (B, n_classes) of un-normalised log-mel windows."""

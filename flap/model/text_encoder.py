@@ -71,7 +71,7 @@ def build_text_encoder(config: TextConfig) -> PreTrainedModel:
                 f"model.text.source: '{config.source}' lacks {len(missing)} tensors of its own "
                 f"model ({missing[0]}, …); fetch it anew or name another"
             )
-        return encoder_of(model)
+        return encoder_half(model)
     return RobertaModel(
         RobertaConfig(
             vocab_size=config.vocabulary,
@@ -90,7 +90,7 @@ def build_text_encoder(config: TextConfig) -> PreTrainedModel:
     )
 
 
-def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
+def encoder_half(model: PreTrainedModel) -> PreTrainedModel:
     """The encoder half of a model like T5's; any other model is one as a whole."""
     return model.get_encoder() if hasattr(model, "decoder") else model
 

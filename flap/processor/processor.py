@@ -28,7 +28,7 @@ from flap.model.text_encoder import tokenize
 from flap.model.windows import middle_windows
 
 Waveform = np.ndarray | Sequence[float]
-_MOST_CHANNELS = 32  # an axis this short is one of channels, not of time
+_MAX_CHANNELS = 32  # an axis this short is one of channels, not of time
 
 
 class FlapFeatureExtractor(FeatureExtractionMixin):
@@ -90,7 +90,7 @@ def _check_tensors(return_tensors: str) -> None:
 
 def _heard(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> torch.Tensor:
     """A waveform at the front end's rate, up to its cap."""
-    if samples.ndim != 1 or len(samples) <= _MOST_CHANNELS:
+    if samples.ndim != 1 or len(samples) <= _MAX_CHANNELS:
         raise ValueError(f"a waveform has the shape {samples.shape}: average its channels first")
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"a waveform holds {samples.dtype}: divide it, so that full scale is 1")
@@ -134,7 +134,7 @@ class FlapProcessor(ProcessorMixin):
         return BatchFeature(inputs)
 
 
-def processor_of(
+def build_processor(
     model: FlapModel, tokenizer: PreTrainedTokenizerBase, front_end: Mapping[str, Any]
 ) -> FlapProcessor:
     """The processor that belongs to a trained model.
