@@ -1,10 +1,11 @@
-"""A whole training step, masked against unmasked, and beside transformers' CLAP.
+"""A full training step: masked against unmasked, and against transformers' CLAP.
 
     python -m benchmarks.train_step [--width 384] [--depth 12] [--batch 8] [--seconds 45]
 
-A step is forward, contrastive loss, backward and AdamW, text tower included, on clips of 10 s.
-By default towers of ViT-S's size, which two cores can afford; CLAP's audio tower is HTSAT with
-about as many parameters. Keys of `ratios`, each a time over another's, with what is expected:
+A step is the forward pass of audio and text encoder, the contrastive loss, the backward pass and
+AdamW, on clips of 10 s. By default the encoders have the size of ViT-S, which two cores can run.
+CLAP's audio encoder is an HTSAT with about as many parameters. Keys of `ratios` and their expected
+values:
 
     masked      ours at 2-D 0.2/0.2 (306 of 512 tokens) over ours at all tokens: at most 0.65
     vs_hf_clap  ours at 2-D 0.2/0.2 over ClapModel on the same clips and captions
@@ -40,9 +41,9 @@ VOCABULARY, CLAP_FRAMES, CLAP_BINS = 1500, 1001, 64
 
 
 def main(
-    width: Annotated[int, typer.Option(help="of both towers; a multiple of 64")] = 384,
-    depth: Annotated[int, typer.Option(help="blocks of the audio tower; the text has half")] = 12,
-    batch: Annotated[int, typer.Option(help="pairs")] = 8,
+    width: Annotated[int, typer.Option(help="width of both encoders; a multiple of 64")] = 384,
+    depth: Annotated[int, typer.Option(help="blocks of the audio encoder; text has half")] = 12,
+    batch: Annotated[int, typer.Option(help="pairs of a batch")] = 8,
     seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 45,
 ) -> None:
     """Time steps of FLAP and of CLAP."""
@@ -55,8 +56,8 @@ def main(
     mel_B1TF = torch.randn(batch, 1, 1024, 128)
     taken = interleaved(
         {
-            "masked": _Ours(flap, tokenizer, captions, mel_B1TF, MASKED),
-            "unmasked": _Ours(flap, tokenizer, captions, mel_B1TF, {"kind": "none"}),
+            "masked": _Flap(flap, tokenizer, captions, mel_B1TF, MASKED),
+            "unmasked": _Flap(flap, tokenizer, captions, mel_B1TF, {"kind": "none"}),
             "clap": _Clap(clap, tokenize(tokenizer, captions, text.max_tokens)),
         },
         seconds,
@@ -76,8 +77,8 @@ def main(
     )
 
 
-class _Ours:
-    """Called, trains `model` for one step."""
+class _Flap:
+    """A call trains the FLAP model for one step."""
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class _Ours:
 
 
 class _Clap:
-    """Called, trains `model` for one step."""
+    """A call trains the CLAP model for one step."""
 
     def __init__(self, model: ClapModel, tokens: dict[str, torch.Tensor]) -> None:
         self._model, self._tokens = model.train(), tokens
@@ -158,7 +159,7 @@ def build_model(encoder: EncoderConfig, text: ScratchText) -> FlapModel:
 
 
 def _clap(width: int, text_depth: int, vocabulary: int) -> ClapConfig:
-    """HTSAT's width follows from its last stage, eight times that of its first."""
+    """A CLAP of this width; the last stage of HTSAT is eight times as wide as the first."""
     audio = {"patch_embeds_hidden_size": width // 4, "hidden_size": 2 * width}
     text = {
         "vocab_size": vocabulary,

@@ -46,8 +46,8 @@ CLIPS = pd.DataFrame(
 class DoubleInputs(InputBuilder):
     """The inputs in float64, as the model here."""
 
-    def of(self, *args: Any) -> dict[str, torch.Tensor]:
-        inputs = super().of(*args)
+    def build(self, *args: Any) -> dict[str, torch.Tensor]:
+        inputs = super().build(*args)
         return {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
 
 

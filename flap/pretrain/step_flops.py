@@ -49,9 +49,7 @@ class StepFlops:
         pairs, self._pairs = self._pairs, Counter()
         try:
             if self._countable:
-                return sum(
-                    n * (self._audio(shape) + self._text(shape)) for shape, n in pairs.items()
-                )
+                return sum(n * (self._audio(s) + self._text(s)) for s, n in pairs.items())
         except DataDependentOutputException:
             self._countable = False
         return math.nan

@@ -105,9 +105,8 @@ class Wandb:
         self._run.finish(exit_code=0 if finished else 1)
 
 
-TRACKERS: dict[
-    str, Callable[[RunInfo, int], Tracker]
-] = {  # by package; extras of pyproject.toml have the same names
+# By package. The extras of pyproject.toml have the same names.
+TRACKERS: dict[str, Callable[[RunInfo, int], Tracker]] = {
     "tensorboard": TensorBoard,
     "mlflow": Mlflow,
     "wandb": Wandb,
