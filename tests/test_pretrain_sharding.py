@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import Corpus
 from spawned_ranks import on_ranks
-from test_pretrain import finish, project
+from test_pretrain import project, train
 
 from flap.core.config import load_section
 from flap.core.errors import UserError
@@ -21,7 +21,7 @@ from flap.pretrain.loop import HISTORY, Trainer
 from flap.pretrain.pairs import training_clips
 from flap.training.distributed import World
 
-EVERYTHING = {  # that the trainer offers
+EVERYTHING = {  # all options of the trainer
     "micro_batch: null": "micro_batch: 3",
     "ema_decay: null": "ema_decay: 0.9",
     "max_gradient_norm: null": "max_gradient_norm: 0.5",
@@ -52,7 +52,7 @@ def trained(data: Path, world: World, folder: Path) -> Weights:
     return trainer.full_model().state_dict()
 
 
-def break_off(data: Path, world: World, folder: Path) -> None:
+def interrupt(data: Path, world: World, folder: Path) -> None:
     def stop(row: Row) -> None:
         if row["step"] == str(STOP):
             raise InterruptedError
@@ -65,16 +65,16 @@ def sharded_rank(world: World, data: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLAP_SHARDING", "model")
         unbroken = trained(data, world, data / "unbroken")
-        break_off(data, world, data / "resumed")
+        interrupt(data, world, data / "resumed")
         resumed = trained(data, world, data / "resumed")
-        break_off(data, world, data / "taken-over")
+        interrupt(data, world, data / "taken-over")
     if world.is_first:
         for name, weight in unbroken.items():
             assert torch.equal(weight, resumed[name]), name
         torch.save(unbroken, data / "unbroken.pt")
 
 
-def taking_over_rank(world: World, data: Path) -> None:
+def resuming_rank(world: World, data: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLAP_SHARDING", "model")
         weights = trained(data, world, data / "alone")
@@ -88,8 +88,8 @@ def test_sharded_training_resumes_to_the_bit_and_on_other_ranks(corpus: Corpus) 
     unbroken = torch.load(data / "unbroken.pt", weights_only=True)
     alone = World(0, 1, torch.device("cpu"))
     assert_close(trained(data, alone, data / "taken-over"), unbroken)
-    break_off(data, alone, data / "alone")
-    on_ranks(4, taking_over_rank, data)
+    interrupt(data, alone, data / "alone")
+    on_ranks(4, resuming_rank, data)
     assert_close(torch.load(data / "taken-over.pt", weights_only=True), unbroken)
 
 
@@ -133,16 +133,16 @@ def test_the_published_model_is_that_of_ddp(corpus: Corpus) -> None:
     }
     folder = project(corpus, epochs=4, dropout=0.0, changes=changes)
     published = folder / "data/pretrain/model"
-    weights, history = finish(folder, processes=2)
+    weights, history = train(folder, processes=2)
     settings = (published / "config.json").read_text()
-    sharded_weights, sharded_history = finish(folder, 2, {"FLAP_SHARDING": "model"})
+    sharded_weights, sharded_history = train(folder, 2, {"FLAP_SHARDING": "model"})
     pd.testing.assert_frame_equal(sharded_history, history, rtol=2e-3)
     assert_close(sharded_weights, weights)
     assert (published / "config.json").read_text() == settings
     load_flap(published)
 
 
-def test_other_shardings_are_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_sharding_is_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAP_SHARDING", "all")
     data = project(corpus, epochs=1, dropout=0.0).joinpath("data")
     with pytest.raises(UserError, match="FLAP_SHARDING=all: expected none or model"):
