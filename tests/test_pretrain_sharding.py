@@ -1,4 +1,4 @@
-"""Sharded training: the model that DDP trains, from checkpoints of any number of world."""
+"""Sharded training gives the model of DDP, also from checkpoints of other numbers of ranks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A step's gradients: those of one process on the whole batch, however it is divided."""
+"""A step has the same gradients for any split of the batch into ranks and micro-batches."""
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +33,7 @@ from flap.training.parallel import Parallel, Replicated
 from flap.training.sharding import Sharded
 
 BATCH, WEIGHT, STEP = 12, 0.5, 7
-MICRO_BATCHES = (None, 2, 5)  # the share at once, and in parts that need not be equal
+MICRO_BATCHES = (None, 2, 5)  # the full share, and parts that may be unequal
 ALONE = World(0, 1, torch.device("cpu"))
 CLIPS = pd.DataFrame(
     {
@@ -44,7 +44,7 @@ CLIPS = pd.DataFrame(
 
 
 class DoubleInputs(InputBuilder):
-    """The inputs in float64, as the model here."""
+    """Inputs in float64, for a model in float64."""
 
     def build(self, *args: Any) -> dict[str, torch.Tensor]:
         inputs = super().build(*args)
@@ -75,7 +75,7 @@ def make_step(
 
 
 def batches(step: Step, channels: int = 1) -> Iterator[Batch]:
-    """This rank's micro-batches of one batch of all clips, as often as there are passes."""
+    """This rank's micro-batches of one batch of all clips, repeated for each forward pass."""
     share = BATCH // step.world.world_size
     mel_BCTF = mels(BATCH, channels)
     for part in step.micro_batches * step.forward_passes:
@@ -99,7 +99,7 @@ def run(step: Step) -> tuple[Losses, dict[str, torch.Tensor]]:
 
 
 def by_definition() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The same by equations 1 and 2 on the whole batch."""
+    """Loss and gradients by equations 1 and 2 on the whole batch."""
     step = make_step()
     (batch,) = batches(step)
     captions = [CLIPS["captions"][pair.clip][pair.caption] for pair in batch.pairs]
@@ -151,7 +151,7 @@ def test_ranks_have_the_gradients_of_the_definition(
 
 
 def test_the_second_pass_repeats_dropout_and_draws_of_fusion() -> None:
-    """Else the gradient would not be the loss's: it is compared with finite differences."""
+    """The gradient equals finite differences of the loss, which needs equal passes."""
     dropout = FUSED.model_copy(update={"text": TEXT.model_copy(update={"dropout": 0.3})})
     step = make_step(model=dropout, micro_batch=5)
     weight = step.model.text_head[0].weight  # type: ignore[index]
@@ -172,7 +172,7 @@ def test_the_second_pass_repeats_dropout_and_draws_of_fusion() -> None:
 
 
 @pytest.mark.parametrize("micro_batch", [None, 5])
-def test_batch_norm_takes_note_of_a_batch_once(micro_batch: int | None) -> None:
+def test_batch_norm_counts_a_micro_batch_once(micro_batch: int | None) -> None:
     step = make_step(model=FUSED, micro_batch=micro_batch)
     step.backward(STEP, batches(step, channels=4))
     norm = step.model.audio_encoder.patch_embed.fusion.local_attention[1]  # type: ignore
@@ -180,12 +180,12 @@ def test_batch_norm_takes_note_of_a_batch_once(micro_batch: int | None) -> None:
     assert norm.track_running_stats
 
 
-def test_unmasked_tuning_sees_everything_and_reaches_every_parameter() -> None:
+def test_unmasked_steps_have_no_mask_and_a_gradient_for_every_parameter() -> None:
     step = make_step(unmasked_steps=1, total_steps=STEP + 1)
     losses = step.backward(STEP, batches(step))
     assert losses.reconstruction is None
     wanted = {n for n, weight in step.model.named_parameters() if weight.requires_grad}
-    assert gradients(step.model).keys() == wanted  # the decoder's are zero; DDP awaits them
+    assert gradients(step.model).keys() == wanted  # zero for the decoder; DDP waits for them
     expected = make_step(mask={"kind": "none"}, views=1, reconstruction_weight=0.0)
     expected.model.load_state_dict(step.model.state_dict(), strict=False)
     torch.testing.assert_close(losses.total, expected.backward(STEP, batches(expected)).total)
@@ -223,7 +223,7 @@ def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def peak_gib(batch: int, micro_batch: int | None) -> float:
-    """Peak memory of a process of its own that takes one step."""
+    """Peak memory of a new process that takes one step."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_gib, batch, micro_batch).result()
 
@@ -248,7 +248,7 @@ def _peak_gib(batch: int, micro_batch: int | None) -> float:
 
 
 def test_memory_is_that_of_a_micro_batch() -> None:
-    """The paper's batch of 2304, 64 pairs at a time."""
+    """A batch of 2304 pairs as in the paper, in micro-batches of 64."""
     one = peak_gib(64, None)
     assert peak_gib(2304, 64) < 1.3 * one
-    assert peak_gib(2304, None) > 1.5 * one  # so the limit above means something
+    assert peak_gib(2304, None) > 1.5 * one  # shows that the limit above is a limit

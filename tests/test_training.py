@@ -1,4 +1,4 @@
-"""Data order, schedule, checkpoints, and gradients over ranks."""
+"""Data order, learning rate, seeds and collectives."""
 
 from collections import Counter
 from itertools import pairwise
@@ -32,7 +32,7 @@ def order(
     window=st.integers(1, 9),
     streams=st.sampled_from([1, 2, 3, 6]),
 )
-def test_every_pair_once_an_epoch(clips: int, seed: int, window: int, streams: int) -> None:
+def test_every_pair_occurs_once_per_epoch(clips: int, seed: int, window: int, streams: int) -> None:
     drawn = order(clips, seed, window, batch=6, streams=streams)
     n = drawn.pairs_per_epoch
     expected = {(clip, caption) for clip in range(clips) for caption in range(1 + clip % 3)}
@@ -68,7 +68,7 @@ def test_a_stream_reads_a_window_of_shards_of_its_own() -> None:
     assert [len(shards) for shards in of_stream] == [10] * streams
     assert set.union(*of_stream) == set(range(40))
     first_half = range(0, clips // 2, batch)
-    assert len(shards_of(drawn, first_half)) == 5  # then those of the next window
+    assert len(shards_of(drawn, first_half)) == 5  # all of one window
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8])
@@ -100,7 +100,7 @@ def test_global_batches_are_the_same_on_any_number_of_ranks(
     assert [len(rank) for rank in ranks] == [200 * passes * parts] * world_size
 
 
-def test_resumed_batches_go_on_where_they_stopped() -> None:
+def test_resumed_batches_continue_where_they_stopped() -> None:
     whole: list[list[Pair]] = list(MicroBatches(order(), range(50)))
     assert whole[37:] == list(MicroBatches(order(), range(37, 50)))
 
@@ -114,12 +114,12 @@ def test_schedule() -> None:
     assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
-def test_seeds_differ_by_what_they_are_for() -> None:
+def test_seeds_differ_by_their_keys() -> None:
     assert len({derive_seed(a, b) for a in range(10) for b in range(10)}) == 100
     assert derive_seed(1, 2) == derive_seed(1, 2)
 
 
-def test_gather_alone_changes_nothing() -> None:
+def test_gather_without_other_ranks_changes_nothing() -> None:
     rows = torch.randn(3, 2)
     assert gather_rows(rows) is rows
     assert contrastive_loss(rows, rows, torch.tensor(0.0)).isfinite()
