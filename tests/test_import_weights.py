@@ -196,7 +196,7 @@ def test_other_head_and_other_normalisation_are_errors(tmp_path: Path) -> None:
         import_weights(Tagger(BASE, 7), weights(tmp_path / "five.pth"))
     save_tagger(tmp_path / "tagger", Tagger(ENCODER, 2), ("a", "b"))
     other = AudioEncoder(ENCODER.model_copy(update={"mel_mean": -6.0}))
-    with pytest.raises(UserError, match=r"mel_mean -4\.0, section 'encoder' has -6\.0"):
+    with pytest.raises(UserError, match=r"mel_mean -4\.0, but section 'encoder' has -6\.0"):
         import_weights(other, weights(tmp_path / "tagger"))
 
 
