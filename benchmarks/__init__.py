@@ -1,7 +1,7 @@
-"""Speed against peers, side by side in one run: `python -m benchmarks.NAME`.
+"""Benchmarks of speed against peers, both in one run: `python -m benchmarks.NAME`.
 
-Each ends with one line of JSON, {"benchmark": NAME, "ratios": {…}, …}. Only ratios count:
-machines differ, and this one may be busy.
+The last line of output is JSON, {"benchmark": NAME, "ratios": {…}, …}. Only the ratios are
+comparable, since machines differ and may be busy.
 """
 
-import flap  # noqa: F401  before transformers, so that torchaudio loads on a CPU torch
+import flap  # noqa: F401  before transformers, so that torchaudio imports with a CPU torch

@@ -1,9 +1,9 @@
-"""The audio encoder, forward and backward: masked against unmasked, and against AST.
+"""Forward and backward pass of the audio encoder: masked against unmasked, and against AST.
 
     python -m benchmarks.encoder [--depth 12] [--batch 2] [--seconds 45]
 
-Blocks of ViT-B/16 on 10 s (512 tokens); by default fewer of them than ViT-B's 12, since all
-are alike. Keys of `ratios`, each a time over another's, with what is expected of them:
+The encoder has blocks of ViT-B/16 and gets 10 s (512 tokens). By default it has fewer than
+ViT-B's 12 blocks, since all blocks take the same time. Keys of `ratios` and expected values:
 
     masked     ours at 306 tokens (2-D 0.2/0.2) over ours at 512: at most 0.60
     vs_ast     ours at 512 over transformers' ASTModel with sdpa, 514 tokens: at most 1.00

@@ -1,4 +1,4 @@
-"""Timing of alternatives in turn, so that whatever else the machine does hits all of them."""
+"""Times alternatives in turn, so that other load on the machine affects all of them alike."""
 
 import json
 import random
@@ -11,12 +11,19 @@ from tqdm import tqdm
 
 
 def interleaved(
-    alternatives: Mapping[str, Callable[[], object]], seconds: float, least_rounds: int = 3
+    alternatives: Mapping[str, Callable[[], object]], seconds: float, min_rounds: int = 3
 ) -> dict[str, list[float]]:
-    """Seconds of each call of each alternative, round by round, after one untimed round.
+    """Call all alternatives in each round, after an untimed warm-up round.
 
-    Rounds go on until `seconds` are spent, and at least `least_rounds` times. The order is drawn
-    anew for each: memory that one call gave back is paid for by the call that comes next.
+    The order in a round is random, since a call can profit from memory that the previous call
+    released, or pay for it.
+
+    Args:
+        seconds: time to measure for.
+        min_rounds: lower limit of the number of rounds.
+
+    Returns:
+        The seconds of each call of each alternative, in the order of rounds.
     """
     taken: dict[str, list[float]] = {name: [] for name in alternatives}
     for call in tqdm(alternatives.values(), "warm up", leave=False):
@@ -24,7 +31,7 @@ def interleaved(
     end = time.perf_counter() + seconds
     order, draw = list(alternatives), random.Random(0)
     rounds = tqdm(desc="rounds", leave=False)
-    while time.perf_counter() < end or rounds.n < least_rounds:
+    while time.perf_counter() < end or rounds.n < min_rounds:
         draw.shuffle(order)
         for name in order:
             start = time.perf_counter()
@@ -36,11 +43,11 @@ def interleaved(
 
 
 def ratio(taken: Mapping[str, list[float]], ours: str, theirs: str) -> float:
-    """Median over rounds of our time over theirs in the same round."""
+    """Median over rounds of the time of `ours` divided by the time of `theirs`."""
     return statistics.median(a / b for a, b in zip(taken[ours], taken[theirs], strict=True))
 
 
 def report(name: str, ratios: Mapping[str, float], **about: Any) -> None:
-    """The last line of a benchmark."""
+    """Print the last line of a benchmark."""
     rounded = {key: round(value, 4) for key, value in ratios.items()}
     print(json.dumps({"benchmark": name, "ratios": rounded} | about))

@@ -1,13 +1,13 @@
-"""The loader of training beside what ViT-B consumes on this machine.
+"""Throughput of the training loader against the consumption of ViT-B on this machine.
 
     python -m benchmarks.loader [--clips 512] [--batch 2] [--steps 4] [--seconds 15]
 
-MELS of 10 s, read in training's order in one process, cropped, collated; and a real run of the
-training loop, ViT-B/16 under the mask 2-D 0.2/0.2 with a text tower of its width. Keys of
-`ratios`, with what is expected of them:
+The loader reads MELS of 10 s in the order of training in one process, crops and collates them. A
+run of the training loop trains ViT-B/16 with the 2-D mask 0.2/0.2 and a text encoder of the same
+width. Keys of `ratios` and expected values:
 
-    vs_consumption  clips a second of the loader over those of the run's steps: at least 10
-    data_wait       share of the run's time that steps wait for data, no ratio: below 0.02
+    vs_consumption  clips per second of the loader over those of training: at least 10
+    data_wait       share of the training time that steps wait for data: below 0.02
 """
 
 import os
@@ -23,15 +23,15 @@ import torch
 import typer
 
 from benchmarks.interleaved import report
-from benchmarks.train_step import CAPTION, MASKED, encoder_of, flap_of, text_of
+from benchmarks.train_step import CAPTION, MASKED, build_model, encoder_config, text_config
 from flap.core.config import load_section
 from flap.core.schemas import MELS, mel_bytes
 from flap.core.shards import write_rows
 from flap.model.text_encoder import build_tokenizer
 from flap.pretrain.config import PretrainConfig
 from flap.pretrain.loop import HISTORY, Trainer
-from flap.training.batches import WindowDraw, read_batches
-from flap.training.distributed import Ranks
+from flap.training.batches import WindowSampler, read_batches
+from flap.training.distributed import World
 from flap.training.order import MicroBatches, PairOrder
 
 FRAMES, BINS, SHARD = 998, 128, 64
@@ -39,9 +39,9 @@ FRAMES, BINS, SHARD = 998, 128, 64
 
 def main(
     clips: Annotated[int, typer.Option(help="clips of 10 s")] = 512,
-    batch: Annotated[int, typer.Option(help="pairs of a step")] = 2,
+    batch: Annotated[int, typer.Option(help="pairs of a batch")] = 2,
     steps: Annotated[int, typer.Option(help="steps of the run")] = 4,
-    width: Annotated[int, typer.Option(help="of both towers; ViT-B has 768")] = 768,
+    width: Annotated[int, typer.Option(help="width of both encoders; ViT-B has 768")] = 768,
     depth: Annotated[int, typer.Option(help="blocks; ViT-B has 12")] = 12,
     seconds: Annotated[float, typer.Option(help="time to read for")] = 15,
 ) -> None:
@@ -51,7 +51,7 @@ def main(
         table = write_noise(Path(name), clips)
         loaded = _clips_per_second(table, seconds)
         history = _train(Path(name), table, batch, steps, width, depth)
-    steady = history.iloc[1:]  # the first step warms up
+    steady = history.iloc[1:]  # without the warm-up step
     ratios = {
         "vs_consumption": loaded / median(steady["pairs_per_second"]),
         "data_wait": median(steady["data_wait"]),
@@ -67,11 +67,11 @@ def main(
 
 
 def _clips_per_second(table: pd.DataFrame, seconds: float) -> float:
-    """Of batches of 64 through the loader, after one that opens the files."""
+    """Clips per second in batches of 64, after a first batch that opens the files."""
     shards = pd.factorize(table["path"])[0]
     order = PairOrder(shards, np.ones(len(table), int), seed=0, window=4, batch=SHARD, streams=4)
-    draw = WindowDraw(1024, False, _config(SHARD).spec_augment, seed=0)
-    batches = iter(read_batches(table, MicroBatches(order, range(2**40)), draw, workers=0))
+    sampler = WindowSampler(1024, False, _config(SHARD).spec_augment, seed=0)
+    batches = iter(read_batches(table, MicroBatches(order, range(2**40)), sampler, workers=0))
     next(batches)
     start, read = time.perf_counter(), 0
     while not read or time.perf_counter() < start + seconds:
@@ -82,13 +82,13 @@ def _clips_per_second(table: pd.DataFrame, seconds: float) -> float:
 def _train(
     folder: Path, table: pd.DataFrame, batch: int, steps: int, width: int, depth: int
 ) -> pd.DataFrame:
-    """The history of a run of `steps` steps."""
-    some = table.head(batch * steps)
-    text = text_of(width, depth)
+    """Train for `steps` steps; returns the history."""
+    clips = table.head(batch * steps)
+    text = text_config(width, depth)
     tokenizer = build_tokenizer(text, [CAPTION])
-    model = flap_of(encoder_of(width, depth), text)
-    alone = Ranks(0, 1, torch.device("cpu"))
-    trainer = Trainer(_config(batch), model, tokenizer, some, some.head(batch), alone)
+    model = build_model(encoder_config(width, depth), text)
+    alone = World(0, 1, torch.device("cpu"))
+    trainer = Trainer(_config(batch), model, tokenizer, clips, clips.head(batch), alone)
     trainer.run(folder)
     return pd.read_csv(folder / HISTORY)
 
@@ -100,7 +100,7 @@ def _config(batch: int) -> PretrainConfig:
 
 
 def write_noise(folder: Path, clips: int) -> pd.DataFrame:
-    """Shards of noise, and the table of clips that training reads them by."""
+    """Write MELS of noise; returns the table of training clips."""
     rng = np.random.default_rng(0)
     mel = mel_bytes(rng.normal(-5, 4, (FRAMES, BINS)))
     levels = {"loudness_lufs": None, "silence": 0.0, "clipping": 0.0, "peak": 0.5}

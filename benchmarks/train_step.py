@@ -1,10 +1,11 @@
-"""A whole training step, masked against unmasked, and beside transformers' CLAP.
+"""A full training step: masked against unmasked, and against transformers' CLAP.
 
     python -m benchmarks.train_step [--width 384] [--depth 12] [--batch 8] [--seconds 45]
 
-A step is forward, contrastive loss, backward and AdamW, text tower included, on clips of 10 s.
-By default towers of ViT-S's size, which two cores can afford; CLAP's audio tower is HTSAT with
-about as many parameters. Keys of `ratios`, each a time over another's, with what is expected:
+A step is the forward pass of audio and text encoder, the contrastive loss, the backward pass and
+AdamW, on clips of 10 s. By default the encoders have the size of ViT-S, which two cores can run.
+CLAP's audio encoder is an HTSAT with about as many parameters. Keys of `ratios` and their expected
+values:
 
     masked      ours at 2-D 0.2/0.2 (306 of 512 tokens) over ours at all tokens: at most 0.65
     vs_hf_clap  ours at 2-D 0.2/0.2 over ClapModel on the same clips and captions
@@ -27,10 +28,10 @@ from flap.model.flap import FlapModel, build_flap
 from flap.model.text_encoder import build_tokenizer, tokenize
 from flap.model.windows import WindowBatch
 from flap.pretrain.config import PretrainConfig
-from flap.pretrain.inputs import ModelInputs
+from flap.pretrain.inputs import InputBuilder
 from flap.pretrain.step import Step
 from flap.training.batches import Batch
-from flap.training.distributed import Ranks
+from flap.training.distributed import World
 from flap.training.order import Pair
 from flap.training.parallel import Replicated
 
@@ -40,23 +41,23 @@ VOCABULARY, CLAP_FRAMES, CLAP_BINS = 1500, 1001, 64
 
 
 def main(
-    width: Annotated[int, typer.Option(help="of both towers; a multiple of 64")] = 384,
-    depth: Annotated[int, typer.Option(help="blocks of the audio tower; the text has half")] = 12,
-    batch: Annotated[int, typer.Option(help="pairs")] = 8,
+    width: Annotated[int, typer.Option(help="width of both encoders; a multiple of 64")] = 384,
+    depth: Annotated[int, typer.Option(help="blocks of the audio encoder; text has half")] = 12,
+    batch: Annotated[int, typer.Option(help="pairs of a batch")] = 8,
     seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 45,
 ) -> None:
     """Time steps of FLAP and of CLAP."""
     torch.manual_seed(0)
-    text = text_of(width, depth // 2)
+    text = text_config(width, depth // 2)
     tokenizer = build_tokenizer(text, [CAPTION])
-    flap = flap_of(encoder_of(width, depth), text)
+    flap = build_model(encoder_config(width, depth), text)
     clap = ClapModel(_clap(width, depth // 2, len(tokenizer)))
     captions = [f"{CAPTION} {number}" for number in range(batch)]
     mel_B1TF = torch.randn(batch, 1, 1024, 128)
     taken = interleaved(
         {
-            "masked": _Ours(flap, tokenizer, captions, mel_B1TF, MASKED),
-            "unmasked": _Ours(flap, tokenizer, captions, mel_B1TF, {"kind": "none"}),
+            "masked": _Flap(flap, tokenizer, captions, mel_B1TF, MASKED),
+            "unmasked": _Flap(flap, tokenizer, captions, mel_B1TF, {"kind": "none"}),
             "clap": _Clap(clap, tokenize(tokenizer, captions, text.max_tokens)),
         },
         seconds,
@@ -76,8 +77,8 @@ def main(
     )
 
 
-class _Ours:
-    """Called, trains `model` for one step."""
+class _Flap:
+    """A call trains the FLAP model for one step."""
 
     def __init__(
         self,
@@ -91,8 +92,8 @@ class _Ours:
         section |= {"mask": mask, "batch": len(captions), "streams": 1, "views": 1}
         config = PretrainConfig.model_validate(section | {"reconstruction_weight": 0.0})
         clips = pd.DataFrame({"clip_id": captions, "captions": [[text] for text in captions]})
-        alone = Ranks(0, 1, torch.device("cpu"))
-        inputs = ModelInputs(tokenizer, model.config, alone.device)
+        alone = World(0, 1, torch.device("cpu"))
+        inputs = InputBuilder(tokenizer, model.config, alone.device)
         self._step = Step(
             config, Replicated(model.train(), alone), inputs, clips, alone, total_steps=2**40
         )
@@ -112,7 +113,7 @@ class _Ours:
 
 
 class _Clap:
-    """Called, trains `model` for one step."""
+    """A call trains the CLAP model for one step."""
 
     def __init__(self, model: ClapModel, tokens: dict[str, torch.Tensor]) -> None:
         self._model, self._tokens = model.train(), tokens
@@ -125,7 +126,7 @@ class _Clap:
         self._optimizer.step()
 
 
-def encoder_of(width: int, depth: int) -> EncoderConfig:
+def encoder_config(width: int, depth: int) -> EncoderConfig:
     return EncoderConfig(
         clip_frames=1024,
         n_mels=128,
@@ -138,7 +139,7 @@ def encoder_of(width: int, depth: int) -> EncoderConfig:
     )
 
 
-def text_of(width: int, depth: int) -> ScratchText:
+def text_config(width: int, depth: int) -> ScratchText:
     return ScratchText(
         kind="scratch",
         vocabulary=VOCABULARY,
@@ -151,14 +152,14 @@ def text_of(width: int, depth: int) -> ScratchText:
     )
 
 
-def flap_of(encoder: EncoderConfig, text: ScratchText) -> FlapModel:
+def build_model(encoder: EncoderConfig, text: ScratchText) -> FlapModel:
     section = load_section(Path("params.yaml"), "model", ModelConfig)
     model = section.model_copy(update={"text": text, "fusion": False, "embedding": 512})
     return build_flap(encoder, model, with_decoder=False)
 
 
 def _clap(width: int, text_depth: int, vocabulary: int) -> ClapConfig:
-    """HTSAT's width follows from its last stage, eight times that of its first."""
+    """A CLAP of this width; the last stage of HTSAT is eight times as wide as the first."""
     audio = {"patch_embeds_hidden_size": width // 4, "hidden_size": 2 * width}
     text = {
         "vocab_size": vocabulary,

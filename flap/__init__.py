@@ -1,9 +1,9 @@
 """FLAP: Fast Language-Audio Pre-training as a staged, reproducible pipeline.
 
-One folder a stage (`sources`, `audio`, `tagger`, …) beside `model` (the paper) and
-`training` (the mechanics). See README.md for the graph.
+Each stage has a package (`sources`, `audio`, `tagger`, …). `model` is the model of the paper,
+`training` the mechanics of training. README.md explains the graph.
 
-`from flap import FlapModel, FlapProcessor` is all that using a trained model takes; it also
+To use a trained model, `from flap import FlapModel, FlapProcessor` is enough. This import also
 registers FLAP with the Auto classes of transformers.
 """
 
@@ -14,8 +14,8 @@ from flap.core import torchaudio_on_cpu
 
 torchaudio_on_cpu.install()
 
-# All load with the first of them, so that all Auto classes know FLAP, but not with every
-# stage's --help: torch and transformers are slow.
+# Classes that load on first use, because torch and transformers are slow to import. The first use
+# of one class loads all of them, so that all Auto classes know FLAP.
 _LAZY = {
     "FlapConfig": "flap.model.flap_config",
     "FlapModel": "flap.model.flap",

@@ -58,7 +58,11 @@ class Corpus:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
-    made = Corpus(tmp_path / "data")
+    return write_corpus(tmp_path / "data")
+
+
+def write_corpus(data: Path) -> Corpus:
+    made = Corpus(data)
     for shard in range(3):
         name = f"toy/shard-{shard:05d}.parquet"
         numbers = range(shard * 10, shard * 10 + 10)

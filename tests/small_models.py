@@ -1,4 +1,4 @@
-"""Configurations of models that tests can afford, and inputs for them."""
+"""Small model configurations for tests, and inputs for them."""
 
 import math
 

@@ -30,7 +30,7 @@ def test_ratio_is_the_median_over_rounds() -> None:
 def test_alternatives_take_turns() -> None:
     calls: list[str] = []
     alternatives = {name: lambda name=name: calls.append(name) for name in "ab"}
-    taken = interleaved.interleaved(alternatives, 0, least_rounds=2)
+    taken = interleaved.interleaved(alternatives, 0, min_rounds=2)
     rounds = [sorted(calls[i : i + 2]) for i in range(0, len(calls), 2)]
     assert rounds == [["a", "b"]] * 3 and len(taken["a"]) == 2
 

@@ -41,7 +41,7 @@ MAY_IMPORT = {  # package → packages beside `core`
     "captions": set(),
     "model": set(),
     "training": {"mels", "model"},
-    "pretrain": {"mels", "model", "retrieval", "training"},
+    "pretrain": {"mels", "model", "processor", "retrieval", "training"},
     "processor": {"audio", "model"},
     "retrieval": {"audio", "mels", "model"},
     "report": set(),

@@ -1,4 +1,4 @@
-"""Released checkpoints: every tensor loaded, left out or fresh for a reason, or an error."""
+"""Imported checkpoints: each tensor is loaded, left out or fresh for a reason, or an error."""
 
 import argparse
 import hashlib
@@ -19,7 +19,7 @@ from flap.model.fusion import FusedPatchEmbedding
 from flap.model.import_weights import ImportReport, import_weights
 from flap.model.tagger import Tagger, save_tagger
 
-BASE = ENCODER.model_copy(update={"n_mels": 128})  # a grid of 4 x 8, as the family's 64 x 8
+BASE = ENCODER.model_copy(update={"n_mels": 128})  # a grid of 4 x 8; released models have 64 x 8
 
 
 def weights(source: Path | str, **others: Any) -> WeightsConfig:
@@ -39,7 +39,7 @@ def assert_loaded(encoder: AudioEncoder, state: dict[str, torch.Tensor]) -> None
 
 
 def test_pretrained_audiomae(tmp_path: Path) -> None:
-    """As its training script saves it: wrapped, with optimiser, arguments and decoder."""
+    """A file of AudioMAE's training script, with optimiser, arguments and decoder."""
     state = audiomae_state(BASE)
     decoder = {"mask_token": torch.zeros(1, 1, 8), "decoder_blocks.0.norm1.weight": torch.ones(8)}
     decoder |= {"decoder_pos_embed": torch.zeros(1, 33, 8)}
@@ -141,15 +141,15 @@ def test_positions_are_taken_as_they_are_cut_or_interpolated(tmp_path: Path) -> 
     torch.testing.assert_close(found[:, 1:], bigger.flatten(2).transpose(1, 2))
 
 
-def test_tensors_without_an_explanation_are_errors(tmp_path: Path) -> None:
+def test_unexplained_tensors_are_errors(tmp_path: Path) -> None:
     state = audiomae_state(BASE)
     missing = {name: t for name, t in state.items() if name != "blocks.1.mlp.fc1.bias"}
     cases = {
         r"blocks\.1\.mlp\.fc1\.bias is missing": missing,
-        r"head_dist\.weight is not known": state | {"head_dist.weight": torch.zeros(3)},
+        r"head_dist\.weight is unknown": state | {"head_dist.weight": torch.zeros(3)},
         r"width 32, depth 2, patch 16.*blocks": audiomae_state(_like(BASE, width=32)),
-        r"depth 3, patch 16.*blocks\.2\..* is not known": audiomae_state(_like(BASE, depth=3)),
-        "holds no state dict": {"epoch": 3},
+        r"depth 3, patch 16.*blocks\.2\..* is unknown": audiomae_state(_like(BASE, depth=3)),
+        "no state dict": {"epoch": 3},
     }
     for message, content in cases.items():
         torch.save(content, tmp_path / "case.pth")
@@ -181,9 +181,9 @@ def _without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tenso
     return {key: tensor for key, tensor in state.items() if key != name}
 
 
-def test_broken_and_foreign_files_are_named(tmp_path: Path) -> None:
+def test_broken_files_and_foreign_configurations(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 40)
-    with pytest.raises(UserError, match="cannot be read as weights alone"):
+    with pytest.raises(UserError, match="not a readable file of weights only"):
         import_weights(AudioEncoder(BASE), weights(tmp_path))
     save_file(audiomae_state(BASE), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"model_type": "clap", "audio_config": {"depths": 2}}')
@@ -196,13 +196,13 @@ def test_other_head_and_other_normalisation_are_errors(tmp_path: Path) -> None:
         import_weights(Tagger(BASE, 7), weights(tmp_path / "five.pth"))
     save_tagger(tmp_path / "tagger", Tagger(ENCODER, 2), ("a", "b"))
     other = AudioEncoder(ENCODER.model_copy(update={"mel_mean": -6.0}))
-    with pytest.raises(UserError, match=r"mel_mean -4\.0, section 'encoder' has -6\.0"):
+    with pytest.raises(UserError, match=r"mel_mean -4\.0, but section 'encoder' has -6\.0"):
         import_weights(other, weights(tmp_path / "tagger"))
 
 
-def test_nothing_else_than_tensors_is_unpickled(tmp_path: Path) -> None:
+def test_only_tensors_are_unpickled(tmp_path: Path) -> None:
     torch.save({"model": Path("/")}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="cannot be read as weights alone"):
+    with pytest.raises(UserError, match="not a readable file of weights only"):
         import_weights(AudioEncoder(BASE), weights(tmp_path / "evil.pth"))
 
 
@@ -210,12 +210,12 @@ def test_hash_and_absence_are_checked(tmp_path: Path, monkeypatch: pytest.Monkey
     file = tmp_path / "a.pth"
     torch.save(audiomae_state(BASE), file)
     load(AudioEncoder(BASE), file, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
-    with pytest.raises(UserError, match="not abc as sha256 says"):
+    with pytest.raises(UserError, match="but sha256 says abc"):
         import_weights(AudioEncoder(BASE), weights(file, sha256="abc"))
     with pytest.raises(UserError, match="no such checkpoint"):
         import_weights(AudioEncoder(BASE), weights(tmp_path / "none.pth"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="the hub did not give it"):
+    with pytest.raises(UserError, match="download failed"):
         import_weights(AudioEncoder(BASE), weights("hf://no/such-model"))
 
 
@@ -239,6 +239,6 @@ def test_hub_repositories_are_asked_for_safetensors_first(
     assert_loaded(encoder, state)
     names = ["config.json", "model.safetensors", "pytorch_model.bin"]
     assert asked == [("owner/name", name, "v1") for name in names]
-    save_tagger(tmp_path, Tagger(ENCODER, 2), ("a", "b"))  # ours: its configuration is read too
+    save_tagger(tmp_path, Tagger(ENCODER, 2), ("a", "b"))  # its configuration is read, too
     with pytest.raises(UserError, match="n_mels 32"):
         import_weights(encoder, weights("hf://owner/name", revision="v1"))

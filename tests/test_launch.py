@@ -218,13 +218,13 @@ def is_complete(folder: Path) -> bool:
 ONE_RANK_OBJECTS = """
 import torch
 from flap.core.errors import UserError
-from flap.training.distributed import mean_over_ranks, ranks_from_environment
+from flap.training.distributed import mean_over_ranks, world_from_environment
 from pipeline.stage import report_errors
 
-with report_errors(), ranks_from_environment() as ranks:
+with report_errors(), world_from_environment() as world:
     print("a rank is here", flush=True)
     mean_over_ranks(torch.zeros(1))
-    if ranks.rank == 1:
+    if world.rank == 1:
         raise UserError("no such thing; mend it")
     mean_over_ranks(torch.zeros(1))
 """

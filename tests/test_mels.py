@@ -30,9 +30,9 @@ from flap.mels.heads import mels_from_environment, versions
 from flap.mels.reader import MelReader
 from flap.mels.rows import fetch_rows
 from flap.model.windows import SpecAugment
-from flap.training.batches import Batch, WindowDraw, read_batches
+from flap.training.batches import Batch, WindowSampler, read_batches
 from flap.training.order import MicroBatches, PairOrder
-from flap.training.prefetch import fetched_ahead
+from flap.training.prefetch import with_prefetch
 
 ALL = ["train", "val", "test"]
 
@@ -103,7 +103,7 @@ def batches(clips: pd.DataFrame, *, window: int = 1, workers: int = 0) -> list[B
     """Three epochs of two captions a clip."""
     shards, captions = pd.factorize(clips["path"])[0], clips["captions"].map(len).to_numpy()
     order = PairOrder(shards, captions, seed=0, window=window, batch=4, streams=1)
-    draw = WindowDraw(16, False, SpecAugment(max_frames=2, max_bins=2), seed=0)
+    draw = WindowSampler(16, False, SpecAugment(max_frames=2, max_bins=2), seed=0)
     steps = range(3 * order.pairs_per_epoch // 4)
     return list(read_batches(clips, MicroBatches(order, steps), draw, workers=workers))
 
@@ -210,7 +210,7 @@ def test_no_more_is_fetched_than_two_windows(corpus: Corpus, store: str, tmp_pat
     """While the first batch is read, of shards that are one window each."""
     clips, cache = clips_of(corpus), tmp_path / "cache"
     order = PairOrder(np.arange(30) // 10, np.ones(30, int), seed=0, window=1, batch=2)
-    plan = iter(fetched_ahead(MicroBatches(order, range(2**40)), clips["path"].to_numpy()))
+    plan = iter(with_prefetch(MicroBatches(order, range(2**40)), clips["path"].to_numpy()))
     for batches_dealt, shards in ((1, 2), (6, 3)):
         for _ in range(batches_dealt):
             next(plan)

@@ -1,4 +1,4 @@
-"""The audio encoder against the formulas, and against transformers' ViTs of the same weights."""
+"""The audio encoder against its formulas, and against transformers' ViTs with equal weights."""
 
 import math
 
@@ -19,9 +19,9 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def by_the_formulas(state: dict[str, torch.Tensor], mel_BTF: torch.Tensor) -> torch.Tensor:
-    """Pre-norm ViT of AudioMAE written out in plain tensors, without its last norm.
+    """AudioMAE's pre-norm ViT in plain tensor operations, without its last norm.
 
-    4 heads, patch 16, on already normalised windows; no module and no fused attention.
+    It has 4 heads and patches of 16, and takes normalised windows.
     """
     w, (batch, frames, bins) = state, mel_BTF.shape
     grid = frames // 16, bins // 16
@@ -110,7 +110,7 @@ def test_fine_tuned_audiomae_weights_give_the_logits_of_the_formulas() -> None:
 
 
 def load_split_qkv(blocks: torch.nn.Module, theirs: torch.nn.Module) -> None:
-    """Weights of transformers' layers, which keep query, key and value apart, into our blocks."""
+    """Copy transformers' layers, with separate query, key and value weights, to our blocks."""
     for ours, layer in zip(blocks, theirs, strict=True):  # type: ignore[call-overload]
         state = dict(layer.state_dict())
         for kind in ("weight", "bias"):
@@ -133,7 +133,7 @@ SQUARE = EncoderConfig(
 
 @pytest.mark.parametrize("normalise_patches", [False, True])
 def test_encoder_decoder_and_loss_agree_with_vit_mae(normalise_patches: bool) -> None:
-    """The same weights and mask through transformers' ViTMAE; a square grid is all it takes."""
+    """transformers' ViTMAE with the same weights and mask; it accepts only square grids."""
     torch.manual_seed(0)
     theirs = ViTMAEForPreTraining(
         ViTMAEConfig(
@@ -190,7 +190,7 @@ def copy_vit_mae(
 
 
 def test_blocks_agree_with_ast_on_the_papers_grid() -> None:
-    """ASTModel on 64 x 8 patches; its two special tokens are ours to choose, so it is fed to."""
+    """ASTModel on 64 x 8 patches; our blocks get its embeddings, since it has two cls tokens."""
     torch.manual_seed(0)
     theirs = ASTModel(
         ASTConfig(
@@ -219,7 +219,7 @@ def test_blocks_agree_with_ast_on_the_papers_grid() -> None:
     torch.testing.assert_close(encoder.norm(encoder.blocks(tokens)), expected, **CLOSE)
 
 
-def test_positions_tell_every_patch_apart() -> None:
+def test_positions_differ_for_all_patches() -> None:
     table_ND = sincos_positions((101, 12), 64)[0]
     assert table_ND.shape == (1 + 101 * 12, 64)
     assert torch.equal(table_ND[0], torch.zeros(64))

@@ -1,4 +1,4 @@
-"""Reconstruction: what its loss sees, and that it can be learned."""
+"""Reconstruction: its loss depends on masked patches only, and decreases in training."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_perfect_prediction_costs_nothing(normalise_patches: bool) -> None:
     assert decoder.loss(perfect + 2, mel_BTF, keep_BK).item() == pytest.approx(4, rel=1e-4)
 
 
-def test_only_masked_patches_are_learned_from() -> None:
+def test_only_masked_patches_have_a_gradient() -> None:
     target = torch.randn(2, 8, 5)
     predicted = torch.randn(2, 8, 5, requires_grad=True)
     keep_BK = torch.tensor([[0, 3], [7, 1]])
@@ -44,7 +44,7 @@ def test_only_masked_patches_are_learned_from() -> None:
 
 
 def test_masked_targets_reach_the_loss_and_the_encoder_never_sees_them() -> None:
-    """Changing a masked patch changes the loss, and not the prediction."""
+    """A change of a masked patch changes the loss, but not the prediction."""
     encoder, decoder = AudioEncoder(ENCODER).eval(), AudioDecoder(DECODER, ENCODER).eval()
     keep_BK = mask_2d(ENCODER.grid, 0.5, 0.5, 1, generator())
     masked = next(token for token in range(8) if token not in keep_BK[0])
@@ -58,7 +58,7 @@ def test_masked_targets_reach_the_loss_and_the_encoder_never_sees_them() -> None
 
 
 def test_tokens_are_put_back_in_order() -> None:
-    """The same visible tokens named in another order decode to the same patches."""
+    """Visible tokens in another order decode to the same patches."""
     decoder = AudioDecoder(DECODER, ENCODER).eval()
     tokens = torch.randn(1, 1 + 4, ENCODER.width)
     keep_BK, order = torch.tensor([[6, 1, 3, 4]]), torch.tensor([2, 0, 3, 1])

@@ -1,4 +1,4 @@
-"""FLAP whole: loss, what is saved is what is loaded, and that eight pairs are learned."""
+"""FLAP: the loss, saving and loading, and learning eight pairs by heart."""
 
 import math
 import subprocess
@@ -45,7 +45,7 @@ def test_loss_against_equation_1() -> None:
     assert loss.item() == pytest.approx(equation_1(audio, text), rel=1e-5)
 
 
-def test_loss_of_views_is_the_mean_of_theirs() -> None:
+def test_loss_of_views_is_the_mean_of_their_losses() -> None:
     audio, text = pairs()
     views = np.concatenate([audio, audio[::-1], np.roll(audio, 1, axis=0)])
     scale = torch.tensor(math.log(1 / 0.07))
@@ -110,7 +110,7 @@ save_file({{"audio": audio.detach(), "text": text.detach()}}, "outputs.safetenso
     torch.testing.assert_close(found["text"], expected.text_embeds)
 
 
-def test_the_decoder_takes_memory_only_where_it_is_used(tmp_path: Path) -> None:
+def test_the_decoder_is_loaded_only_to_train(tmp_path: Path) -> None:
     assert build_flap(ENCODER, MODEL, with_decoder=False).audio_decoder is None
     build_flap(ENCODER, MODEL, with_decoder=True).save_pretrained(tmp_path)
     build_tokenizer(TEXT, CAPTIONS).save_pretrained(tmp_path)
@@ -138,7 +138,7 @@ def test_incomplete_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_parts_that_a_checkpoint_lacks_start_afresh_and_the_rest_is_loaded(tmp_path: Path) -> None:
-    """What transformers only warns of: a decoder and fusion added, a bias lost, the scale lost."""
+    """transformers only warns of it: decoder and fusion added, a bias and the scale missing."""
     saved = build_flap(ENCODER, MODEL, with_decoder=False)
     saved.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Feature fusion: short clips are those of the unfused model, long ones follow the formulas."""
+"""Feature fusion: short clips match the unfused model, longer clips match the formulas."""
 
 import torch
 from small_models import ENCODER, generator, mels
@@ -19,7 +19,7 @@ def fused_encoder() -> AudioEncoder:
     return encoder.eval()
 
 
-def test_clips_of_the_window_are_exactly_what_the_unfused_model_gives() -> None:
+def test_clips_within_the_window_match_the_unfused_model() -> None:
     fused = fused_encoder()
     plain = AudioEncoder(ENCODER, PatchEmbedding(PATCH, WIDTH)).eval()
     plain.load_state_dict({k: v for k, v in fused.state_dict().items() if k in plain.state_dict()})
@@ -35,7 +35,7 @@ def test_clips_of_the_window_are_exactly_what_the_unfused_model_gives() -> None:
 
 
 def test_longer_clips_follow_ls_clap() -> None:
-    """Channel 0 by the projection, 1 to 3 by the long convolution, joined in time, then AFF."""
+    """Projection of channel 0, long convolution of channels 1 to 3 joined in time, then AFF."""
     fused = fused_encoder()
     embed = fused.patch_embed
     assert isinstance(embed, FusedPatchEmbedding)
@@ -43,13 +43,13 @@ def test_longer_clips_follow_ls_clap() -> None:
     x = embed.proj(mel[:, :1])
     assert (x.shape[2], x.shape[3]) == ENCODER.grid
     crops = [embed.local_proj(mel[:, i : i + 1]) for i in (1, 2, 3)]
-    assert crops[0].shape[2] == 1  # a kernel of 48 of 64 frames
+    assert crops[0].shape[2] == 1  # the kernel covers 48 of 64 frames
     joined = torch.cat([*crops, torch.zeros_like(crops[0])], dim=2)  # 3 steps, padded to 4
     expected = embed.fusion(x, joined).flatten(2).transpose(1, 2)
     torch.testing.assert_close(embed(mel, torch.tensor([True])), expected)
 
 
-def test_joined_crops_are_cut_where_they_are_too_long() -> None:
+def test_joined_crops_are_cut_to_the_grid() -> None:
     embed = FusedPatchEmbedding(PATCH, WIDTH)
     local = embed._local(torch.randn(2, 3, 144, 32), steps=8)  # 9 steps from three crops
     assert local.shape == (2, WIDTH, 8, 2)
@@ -67,14 +67,14 @@ def test_attentional_fusion_by_hand() -> None:
     torch.testing.assert_close(fusion(x, r), 2 * x * w + 2 * r * (1 - w))
 
 
-def test_every_parameter_has_a_gradient_whatever_the_batch() -> None:
+def test_every_parameter_has_a_gradient_for_any_batch() -> None:
     for longer in ([False, False, False], [True, False, False], [True, True, True]):
         encoder = fused_encoder().train()
         encoder(mels(3, channels=4), longer_B=torch.tensor(longer)).square().sum().backward()
         assert all(p.grad is not None for p in encoder.parameters()), longer
 
 
-def test_masked_patches_of_clips_of_the_window_do_not_leak() -> None:
+def test_masked_patches_of_clips_within_the_window_do_not_leak() -> None:
     fused = fused_encoder()
     mel = mels(2, channels=4)
     keep_BK = mask_2d(ENCODER.grid, 0.25, 0.5, 2, generator())

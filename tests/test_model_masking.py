@@ -1,4 +1,4 @@
-"""Masks: the paper's counts, and properties that hold on any grid."""
+"""Masks: the numbers of the paper, and properties on any grid."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def test_numbers_kept_are_the_papers() -> None:
     assert mask_2d_shared(PAPER_GRID, 0.2, 0.2, 2, generator()).shape == (2, 306)
 
 
-def test_truncation_is_not_at_the_mercy_of_rounding() -> None:
+def test_truncation_ignores_rounding_errors() -> None:
     assert mask_1d((10, 1), 0.1, 1, generator()).shape == (1, 9)  # 10 · 0.9 = 9.000…0 or 8.99…
 
 
@@ -87,8 +87,8 @@ def test_members_of_a_group_are_independent_or_shared() -> None:
 def test_every_token_is_kept_equally_often(draw: Draw, grid: tuple[int, int]) -> None:
     """Chi-square of the marginals against uniform, at the 99.9 % quantile.
 
-    A 2-D mask is tested by its two draws: which time steps, and which frequencies of a step
-    that is kept, for each step where each draws its own.
+    For 2-D masks, two draws are tested: the time steps, and the frequencies. Independent members
+    are tested for each time step.
     """
     draws, (steps, freqs) = 4000, grid
     if draw is mask_1d:
@@ -108,7 +108,7 @@ def test_every_token_is_kept_equally_often(draw: Draw, grid: tuple[int, int]) ->
 
 
 def _assert_uniform(counts_RX: torch.Tensor, kept: int) -> None:
-    """Each row counts draws of `kept` of X cells without replacement."""
+    """Check rows of counts, each of draws of `kept` out of X cells without replacement."""
     rows, cells = counts_RX.shape
     expected_R1 = counts_RX.double().sum(dim=1, keepdim=True) / cells
     variance_R1 = expected_R1 * (1 - kept / cells) * cells / (cells - 1)
@@ -117,7 +117,7 @@ def _assert_uniform(counts_RX: torch.Tensor, kept: int) -> None:
     assert chi2.ppf(0.001, freedom) < statistic < chi2.ppf(0.999, freedom)
 
 
-def test_masks_that_cannot_be_trained_with_are_named() -> None:
+def test_masks_that_hide_all_or_nothing_are_refused() -> None:
     nothing_left = Mask2D(kind="2d", time_ratio=0.2, freq_ratio=0.9, members="shared")
     with pytest.raises(UserError, match=r"pretrain\.mask: .*keeps none of 64 x 8"):
         check_mask(nothing_left, PAPER_GRID, "pretrain.mask", must_hide=False)
@@ -152,7 +152,7 @@ def test_masked_patches_do_not_leak(draw: Draw) -> None:
 
 
 def test_masked_patches_do_not_leak_on_a_long_grid() -> None:
-    """101 x 12: where a hard-coded grid would let patches through."""
+    """On 101 x 12, a hard-coded grid would leak patches."""
     tokens_BND = torch.randn(2, 101 * 12, 4, requires_grad=True)
     keep_BK = mask_2d(LONG_GRID, 0.3, 0.3, 2, generator())
     visible_tokens(tokens_BND, keep_BK).sum().backward()
@@ -169,7 +169,7 @@ def test_keeping_all_tokens_in_any_order_is_no_mask() -> None:
     torch.testing.assert_close(masked, whole, atol=1e-5, rtol=1e-5)
 
 
-def test_views_are_what_separate_passes_give() -> None:
+def test_views_equal_separate_passes() -> None:
     encoder = AudioEncoder(ENCODER).eval()
     first, second = (mask_1d(ENCODER.grid, 0.5, 3, generator(seed)) for seed in (1, 2))
     together = encoder(mels(3), torch.cat([first, second]))

@@ -1,4 +1,4 @@
-"""Text encoders: ours from scratch, and any of transformers' by pooling."""
+"""Text encoders: from scratch, and pretrained ones of transformers, with each pooling."""
 
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def test_any_transformers_encoder(tmp_path: Path, name: str, pooling: str) -> No
     encoder = source.get_encoder() if name == "t5" else source
     for key, parameter in encoder.named_parameters():
         found = flap.text_encoder.get_parameter(key)
-        assert torch.equal(parameter, found), f"{key} is not the pretrained one"
+        assert torch.equal(parameter, found), f"{key} is not the pretrained tensor"
     tokens = tokenize(build_tokenizer(text, []), CAPTIONS, 16)
     embedded = flap.get_text_features(**tokens).pooler_output
     assert embedded is not None
@@ -79,16 +79,16 @@ def test_any_transformers_encoder(tmp_path: Path, name: str, pooling: str) -> No
     assert not [n for n, p in trained if p.requires_grad and p.grad is None]
 
 
-def test_half_a_text_encoder_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_text_encoder_is_refused(tmp_path: Path) -> None:
     source = MODELS["roberta"]()
     text = pretrained(tmp_path, source, "pooler")
     state = {k: v.clone() for k, v in source.state_dict().items() if "layer.0.output" not in k}
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"lacks 4 tensors of its own.*layer\.0\.output"):
+    with pytest.raises(UserError, match=r"lacks 4 tensors of its model.*layer\.0\.output"):
         flap_with(text)
     no_pooler = {k: v.clone() for k, v in source.state_dict().items() if "pooler" not in k}
     save_file(no_pooler, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert flap_with(text).text_encoder.pooler.dense.weight.std() > 0  # as RoBERTa-base is
+    assert flap_with(text).text_encoder.pooler.dense.weight.std() > 0  # as for RoBERTa-base
 
 
 def test_pooler_of_a_model_that_has_none_is_named(tmp_path: Path) -> None:

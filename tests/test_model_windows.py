@@ -19,7 +19,7 @@ from flap.model.windows import (
 
 
 def ramp(frames: int, bins: int = 2) -> np.ndarray:
-    """Frame t holds t."""
+    """A log-mel whose frame t has the value t."""
     return np.repeat(np.arange(frames, dtype=np.float16)[:, None], bins, axis=1)
 
 
@@ -60,7 +60,7 @@ def test_squeezing_is_torchs_linear_interpolation() -> None:
     torch.testing.assert_close(torch.from_numpy(squeeze(mel_TF, 16)), expected[0, 0])
 
 
-def test_evaluation_draws_nothing() -> None:
+def test_windows_for_evaluation_are_not_random() -> None:
     batch = middle_windows([ramp(20), ramp(3)], 8, fusion=True)
     again = middle_windows([ramp(20), ramp(3)], 8, fusion=True)
     assert torch.equal(batch.mel_BCTF, again.mel_BCTF)
@@ -79,7 +79,7 @@ def test_spec_augment_zeroes_one_stripe_of_each_kind(frames: int, bins: int, see
     assert (mel_CTF == mel_CTF[0]).all()
     dead_T, dead_F = ~mel_CTF[0].any(axis=1), ~mel_CTF[0].any(axis=0)
     for dead, largest in ((dead_T, frames), (dead_F, bins)):
-        if dead.all():  # a full stripe of the other kind leaves nothing to see
+        if dead.all():  # a full stripe of the other kind covers everything
             continue
         assert dead.sum() <= largest
         assert np.count_nonzero(np.diff(dead.astype(int), prepend=0) == 1) <= 1

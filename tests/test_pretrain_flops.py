@@ -1,4 +1,4 @@
-"""MFU: a step's FLOPs are those that its passes need, and counting them changes nothing."""
+"""MFU: the counted FLOPs are those of the passes, and counting does not change results."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ from flap.model.flap import FlapModel
 from flap.model.flap_config import FlapConfig
 from flap.pretrain.step import Step
 from flap.pretrain.step_flops import StepFlops
-from flap.training.meter import Meter
+from flap.training.meter import StepMeter
 from flap.training.peak import peak_flops
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def counted(step: Step, channels: int = 1) -> float:
 
 
 def measured(step: Step) -> int:
-    """What PyTorch sees of a whole step, without the products of the loss."""
+    """FLOPs that PyTorch counts in a step, without the matrix products of the loss."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         step.backward(STEP, batches(step))
     if step.config.captions == "none":
@@ -50,11 +50,11 @@ def measured(step: Step) -> int:
         {"unmasked_steps": 1, "total_steps": STEP + 1},
     ],
 )
-def test_counted_is_what_the_passes_compute(changes: dict[str, Any]) -> None:
+def test_counted_flops_are_those_of_the_passes(changes: dict[str, Any]) -> None:
     assert counted(make_step(**changes)) == measured(make_step(**changes)) > 0
 
 
-def test_what_is_frozen_or_not_minimised_is_not_counted() -> None:
+def test_frozen_and_unused_parts_are_not_counted() -> None:
     def reconstruction() -> Step:
         step = make_step(captions="none")
         for part in (step.model.text_encoder, step.model.text_head, step.model.audio_head):
@@ -64,7 +64,7 @@ def test_what_is_frozen_or_not_minimised_is_not_counted() -> None:
     assert counted(reconstruction()) == measured(reconstruction()) < counted(make_step())
 
 
-def test_nothing_is_counted_twice() -> None:
+def test_recomputations_are_not_counted() -> None:
     once = counted(make_step(micro_batch=BATCH))
     recomputing = make_step()
     recomputing.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -78,7 +78,7 @@ def test_nothing_is_counted_twice() -> None:
     assert counted(make_step(model=FUSED), channels=4) == once
 
 
-def test_what_depends_on_more_than_shapes_is_not_told() -> None:
+def test_flops_that_depend_on_values_are_nan() -> None:
     text = ModernBertConfig(
         vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=32, pad_token_id=0, bos_token_id=1, eos_token_id=2,
@@ -101,7 +101,7 @@ def test_counting_leaves_random_numbers_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_mfu_stands_in_the_history_and_changes_nothing(
+def test_mfu_is_in_the_history_and_changes_no_result(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = project(corpus, epochs=2, dropout=0.1).joinpath("data")
@@ -109,7 +109,7 @@ def test_mfu_stands_in_the_history_and_changes_nothing(
     def train(folder: str) -> tuple[dict[str, torch.Tensor], list[str]]:
         trainer, cells = trainer_of(data, ALONE), list[str]()
         trainer.run(data / folder, lambda row: cells.append(row["mfu"]))
-        return trainer.whole().state_dict(), cells
+        return trainer.full_model().state_dict(), cells
 
     weights, cells = train("unknown")
     assert set(cells) == {""}
@@ -124,7 +124,7 @@ def test_mfu_is_the_share_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAP_PEAK_TFLOPS", "2")
     clock = iter([10.0, 10.5])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    meter = Meter(CPU, lambda: 10**11)
+    meter = StepMeter(CPU, lambda: 10**11)
     meter.start()
     assert meter.stop(8).mfu == pytest.approx(0.1)
 

@@ -1,4 +1,4 @@
-"""A step's gradients: those of one process on the whole batch, however it is divided."""
+"""A step has the same gradients for any split of the batch into ranks and micro-batches."""
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,19 +22,19 @@ from flap.model.loss import contrastive_loss
 from flap.model.text_encoder import build_tokenizer
 from flap.model.windows import WindowBatch
 from flap.pretrain.config import PretrainConfig
-from flap.pretrain.inputs import ModelInputs
+from flap.pretrain.inputs import InputBuilder
 from flap.pretrain.objective import Losses
 from flap.pretrain.step import Step
 from flap.training.batches import Batch
-from flap.training.distributed import Ranks
-from flap.training.meter import Meter
+from flap.training.distributed import World
+from flap.training.meter import StepMeter
 from flap.training.order import Pair
 from flap.training.parallel import Parallel, Replicated
 from flap.training.sharding import Sharded
 
 BATCH, WEIGHT, STEP = 12, 0.5, 7
-MICRO_BATCHES = (None, 2, 5)  # the share at once, and in parts that need not be equal
-ALONE = Ranks(0, 1, torch.device("cpu"))
+MICRO_BATCHES = (None, 2, 5)  # the full share, and parts that may be unequal
+ALONE = World(0, 1, torch.device("cpu"))
 CLIPS = pd.DataFrame(
     {
         "clip_id": [f"toy/{i}" for i in range(BATCH)],
@@ -43,11 +43,11 @@ CLIPS = pd.DataFrame(
 )
 
 
-class DoubleInputs(ModelInputs):
-    """The inputs in float64, as the model here."""
+class DoubleInputs(InputBuilder):
+    """Inputs in float64, for a model in float64."""
 
-    def of(self, *args: Any) -> dict[str, torch.Tensor]:
-        inputs = super().of(*args)
+    def build(self, *args: Any) -> dict[str, torch.Tensor]:
+        inputs = super().build(*args)
         return {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
 
 
@@ -60,7 +60,7 @@ def config(**changes: Any) -> PretrainConfig:
 
 def make_step(
     *,
-    ranks: Ranks = ALONE,
+    world: World = ALONE,
     parallel: type[Parallel] = Replicated,
     model: ModelConfig = MODEL,
     total_steps: int = 100,
@@ -70,16 +70,16 @@ def make_step(
     settings = config(**changes)
     tokenizer = build_tokenizer(TEXT, [c for own in CLIPS["captions"] for c in own])
     flap = build_flap(ENCODER, model, with_decoder=settings.reconstruction_weight > 0).double()
-    inputs = DoubleInputs(tokenizer, flap.core.config, ranks.device)
-    return Step(settings, parallel(flap.train(), ranks), inputs, CLIPS, ranks, total_steps)
+    inputs = DoubleInputs(tokenizer, flap.config, world.device)
+    return Step(settings, parallel(flap.train(), world), inputs, CLIPS, world, total_steps)
 
 
 def batches(step: Step, channels: int = 1) -> Iterator[Batch]:
-    """This rank's micro-batches of one batch of all clips, as often as there are passes."""
-    share = BATCH // step.ranks.world_size
+    """This rank's micro-batches of one batch of all clips, repeated for each forward pass."""
+    share = BATCH // step.world.world_size
     mel_BCTF = mels(BATCH, channels)
-    for part in step.parts * step.passes:
-        rows = np.arange(BATCH)[step.ranks.rank * share :][part]
+    for part in step.micro_batches * step.forward_passes:
+        rows = np.arange(BATCH)[step.world.rank * share :][part]
         windows = WindowBatch(mel_BCTF[rows], torch.tensor(rows % 3 == 0))
         yield Batch(windows, [Pair(int(row), int(row) % 2, 0) for row in rows])
 
@@ -99,13 +99,13 @@ def run(step: Step) -> tuple[Losses, dict[str, torch.Tensor]]:
 
 
 def by_definition() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The same by equations 1 and 2 on the whole batch."""
+    """Loss and gradients by equations 1 and 2 on the whole batch."""
     step = make_step()
     (batch,) = batches(step)
     captions = [CLIPS["captions"][pair.clip][pair.caption] for pair in batch.pairs]
     masks_VSK = step._masks(STEP)
     assert masks_VSK is not None
-    output = step.model(**step.inputs.of(batch.windows, captions, masks_VSK.flatten(0, 1)))
+    output = step.model(**step.inputs.build(batch.windows, captions, masks_VSK.flatten(0, 1)))
     views = output.audio_embeds.chunk(2)
     one = [contrastive_loss(v, output.text_embeds, output.logit_scale) for v in views]
     loss = sum(one) / 2 + WEIGHT * output.reconstruction_loss
@@ -128,11 +128,11 @@ def test_one_process_has_the_gradients_of_the_definition(micro_batch: int | None
     assert_same(found, expected)
 
 
-def one_rank(ranks: Ranks, parallel: type[Parallel], folder: str) -> None:
+def one_rank(world: World, parallel: type[Parallel], folder: str) -> None:
     for micro_batch in MICRO_BATCHES:
-        step = make_step(ranks=ranks, parallel=parallel, micro_batch=micro_batch)
+        step = make_step(world=world, parallel=parallel, micro_batch=micro_batch)
         losses, found = run(step)
-        torch.save((losses.total, found), f"{folder}/{micro_batch}-{ranks.rank}.pt")
+        torch.save((losses.total, found), f"{folder}/{micro_batch}-{world.rank}.pt")
 
 
 @pytest.mark.parametrize("parallel", [Replicated, Sharded])
@@ -151,7 +151,7 @@ def test_ranks_have_the_gradients_of_the_definition(
 
 
 def test_the_second_pass_repeats_dropout_and_draws_of_fusion() -> None:
-    """Else the gradient would not be the loss's: it is compared with finite differences."""
+    """The gradient equals finite differences of the loss, which needs equal passes."""
     dropout = FUSED.model_copy(update={"text": TEXT.model_copy(update={"dropout": 0.3})})
     step = make_step(model=dropout, micro_batch=5)
     weight = step.model.text_head[0].weight  # type: ignore[index]
@@ -172,20 +172,20 @@ def test_the_second_pass_repeats_dropout_and_draws_of_fusion() -> None:
 
 
 @pytest.mark.parametrize("micro_batch", [None, 5])
-def test_batch_norm_takes_note_of_a_batch_once(micro_batch: int | None) -> None:
+def test_batch_norm_counts_a_micro_batch_once(micro_batch: int | None) -> None:
     step = make_step(model=FUSED, micro_batch=micro_batch)
     step.backward(STEP, batches(step, channels=4))
     norm = step.model.audio_encoder.patch_embed.fusion.local_attention[1]  # type: ignore
-    assert norm.num_batches_tracked == len(step.parts)
+    assert norm.num_batches_tracked == len(step.micro_batches)
     assert norm.track_running_stats
 
 
-def test_unmasked_tuning_sees_everything_and_reaches_every_parameter() -> None:
+def test_unmasked_steps_have_no_mask_and_a_gradient_for_every_parameter() -> None:
     step = make_step(unmasked_steps=1, total_steps=STEP + 1)
     losses = step.backward(STEP, batches(step))
     assert losses.reconstruction is None
     wanted = {n for n, weight in step.model.named_parameters() if weight.requires_grad}
-    assert gradients(step.model).keys() == wanted  # the decoder's are zero; DDP awaits them
+    assert gradients(step.model).keys() == wanted  # zero for the decoder; DDP waits for them
     expected = make_step(mask={"kind": "none"}, views=1, reconstruction_weight=0.0)
     expected.model.load_state_dict(step.model.state_dict(), strict=False)
     torch.testing.assert_close(losses.total, expected.backward(STEP, batches(expected)).total)
@@ -223,7 +223,7 @@ def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def peak_gib(batch: int, micro_batch: int | None) -> float:
-    """Peak memory of a process of its own that takes one step."""
+    """Peak memory of a new process that takes one step."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_gib, batch, micro_batch).result()
 
@@ -234,21 +234,21 @@ def _peak_gib(batch: int, micro_batch: int | None) -> float:
     tokenizer = build_tokenizer(TEXT, CAPTIONS)
     flap = build_flap(encoder, MODEL, with_decoder=False).train()
     settings = config(batch=batch, micro_batch=micro_batch, reconstruction_weight=0.0)
-    inputs = ModelInputs(tokenizer, flap.core.config, ALONE.device)
+    inputs = InputBuilder(tokenizer, flap.config, ALONE.device)
     step = Step(settings, Replicated(flap, ALONE), inputs, clips, ALONE, 9)
 
     def drawn() -> Iterator[Batch]:
-        for part in step.parts * step.passes:
+        for part in step.micro_batches * step.forward_passes:
             pairs = [Pair(clip, 0, 0) for clip in range(part.start, part.stop)]
             windows = WindowBatch(mels(len(pairs), seed=part.start), torch.zeros(len(pairs)) > 0)
             yield Batch(windows, pairs)
 
     step.backward(0, drawn())
-    return Meter(ALONE.device, lambda: 0).stop(batch).peak_memory_gib
+    return StepMeter(ALONE.device, lambda: 0).stop(batch).peak_memory_gib
 
 
 def test_memory_is_that_of_a_micro_batch() -> None:
-    """The paper's batch of 2304, 64 pairs at a time."""
+    """A batch of 2304 pairs as in the paper, in micro-batches of 64."""
     one = peak_gib(64, None)
     assert peak_gib(2304, 64) < 1.3 * one
-    assert peak_gib(2304, None) > 1.5 * one  # so the limit above means something
+    assert peak_gib(2304, None) > 1.5 * one  # shows that the limit above is a limit

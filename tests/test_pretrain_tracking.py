@@ -1,4 +1,4 @@
-"""Trackers of `pretrain`: what they were told, each step once, and never in training's way."""
+"""Trackers of `pretrain` get each step once, and their failures do not stop training."""
 
 import json
 import struct
@@ -13,13 +13,14 @@ import pytest
 from conftest import Corpus
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_pretrain import finish, project
+from test_pretrain import project
+from test_pretrain import train as train_stage
 from wandb.proto.wandb_internal_pb2 import Record
 
 from flap.core.errors import UserError
 from flap.pretrain.history import History
-from flap.pretrain.trackers import Run
-from flap.pretrain.tracking import Tracking, trackers_from_environment
+from flap.pretrain.trackers import RunInfo
+from flap.pretrain.tracking import TrackerGroup, trackers_from_environment
 
 PARAMETERS = {"pretrain": {"batch": 8, "mask": {"kind": "2d"}}, "encoder": {"width": 32}}
 
@@ -32,9 +33,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(names: list[str], folder: Path, steps: range, *, killed: bool = False) -> None:
-    """The history of a run that has loaded the checkpoint before `steps`."""
-    run = Run("1f2e3d", folder / "tracking", PARAMETERS)
-    with suppress(KeyboardInterrupt), Tracking(names, run) as tracking:
+    """Log the history of a run that resumes before `steps`."""
+    run = RunInfo("1f2e3d", folder / "tracking", PARAMETERS)
+    with suppress(KeyboardInterrupt), TrackerGroup(names, run) as tracking:
         history = History.resume(folder / "history.csv", steps.start - 1, tracking.add)
         for step in steps:
             recall = 0.5 if step % 2 == 0 else None
@@ -84,7 +85,7 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path) -> None:
 
 
 def wandb_records(path: Path) -> Iterator[Record]:
-    """What an offline file holds: after a header, LevelDB's log of records within one block."""
+    """Records of an offline file: after a header, a LevelDB log within one block."""
     data = path.read_bytes()
     assert len(data) <= 32768
     at = 7
@@ -110,7 +111,7 @@ def test_wandb_keeps_rows_and_parameters_offline(tmp_path: Path) -> None:
     assert run.project == "flap" and config.items() >= PARAMETERS.items()
 
 
-def test_wandb_passes_over_what_its_server_has(
+def test_wandb_skips_the_steps_that_its_server_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed = Mock(step=6)  # the first step that the server lacks
@@ -146,8 +147,8 @@ def test_the_environment_names_trackers(monkeypatch: pytest.MonkeyPatch) -> None
         trackers_from_environment()
 
 
-def test_the_stage_tells_its_history(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLAP_TRACKERS", "tensorboard")
-    _, history = finish(project(corpus, epochs=1, dropout=0.0))
-    told = scalars(corpus.data / ".tracking", "loss")
-    assert told == pytest.approx(dict(zip(history["step"], history["loss"], strict=True)))
+def test_the_stage_logs_its_history(corpus: Corpus) -> None:
+    folder = project(corpus, epochs=1, dropout=0.0)
+    _, history = train_stage(folder, environment={"FLAP_TRACKERS": "tensorboard"})
+    logged = scalars(corpus.data / ".tracking", "loss")
+    assert logged == pytest.approx(dict(zip(history["step"], history["loss"], strict=True)))

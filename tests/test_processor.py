@@ -1,4 +1,4 @@
-"""The processor: a waveform gets the window, and so the embedding, that the pipeline gives it."""
+"""The processor gives a waveform the same window, and so the same embedding, as the pipeline."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from flap.audio.fbank import log_mel
 from flap.model.flap import build_flap
 from flap.model.text_encoder import build_tokenizer, tokenize
 from flap.model.windows import middle_windows
-from flap.processor.processor import processor_of
+from flap.processor.processor import build_processor
 
 RATE_HZ = 16000
 
@@ -31,7 +31,7 @@ def tone(seconds: float, rate_hz: int = RATE_HZ) -> np.ndarray:
 def processor() -> FlapProcessor:
     torch.manual_seed(0)
     model = build_flap(ENCODER, FUSED, with_decoder=False)
-    return processor_of(model, build_tokenizer(TEXT, CAPTIONS), FRONT_END)
+    return build_processor(model, build_tokenizer(TEXT, CAPTIONS), FRONT_END)
 
 
 def test_windows_are_those_of_the_stage_audio(processor: FlapProcessor) -> None:
@@ -88,14 +88,14 @@ def test_a_folder_holds_all_that_a_user_needs(tmp_path: Path, processor: FlapPro
         (np.zeros(9000, np.int16), "int16"),
     ],
 )
-def test_waveforms_that_are_none_are_named(
+def test_invalid_waveforms_are_refused(
     processor: FlapProcessor, audio: np.ndarray, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         processor(audio=audio, sampling_rate=RATE_HZ)
 
 
-def test_importing_any_name_makes_all_auto_classes_know_flap(
+def test_importing_one_class_registers_all_auto_classes(
     tmp_path: Path, processor: FlapProcessor
 ) -> None:
     build_flap(ENCODER, FUSED, with_decoder=False).config.save_pretrained(tmp_path)
@@ -110,7 +110,7 @@ def test_importing_any_name_makes_all_auto_classes_know_flap(
     assert done.stdout.strip() == "FlapProcessor"
 
 
-def test_keywords_that_are_none_are_errors(processor: FlapProcessor) -> None:
+def test_invalid_arguments_are_refused(processor: FlapProcessor) -> None:
     with pytest.raises(ValueError, match="nothing to process"):
         processor()
     with pytest.raises(TypeError, match="audios"):
@@ -119,6 +119,6 @@ def test_keywords_that_are_none_are_errors(processor: FlapProcessor) -> None:
         processor(text="A dog.", return_tensors="np")
 
 
-def test_the_rate_must_be_said(processor: FlapProcessor) -> None:
+def test_the_sampling_rate_is_required(processor: FlapProcessor) -> None:
     with pytest.raises(ValueError, match="sampling_rate"):
         processor(audio=tone(1.0))

@@ -19,7 +19,7 @@ from flap import FlapModel
 from flap.core.errors import UserError
 from flap.model.flap import build_flap
 from flap.model.text_encoder import build_tokenizer
-from flap.processor.processor import processor_of
+from flap.processor.processor import build_processor
 from pipeline.commands import publish
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def folders(model: FlapModel, tmp_path: Path) -> tuple[Path, Path]:
     """(model, card) as the stages leave them."""
     folder, card = tmp_path / "model", tmp_path / "card"
     model.save_pretrained(folder)
-    processor_of(model, build_tokenizer(TEXT, CAPTIONS), FRONT_END).save_pretrained(folder)
+    build_processor(model, build_tokenizer(TEXT, CAPTIONS), FRONT_END).save_pretrained(folder)
     card.mkdir()
     (card / "README.md").write_text("---\nlicense: other\n---\n\n# FLAP\n")
     return folder, card

@@ -1,4 +1,4 @@
-"""Data order, schedule, checkpoints, and gradients over ranks."""
+"""Data order, learning rate, seeds and collectives."""
 
 from collections import Counter
 from itertools import pairwise
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from spawned_ranks import on_ranks
 
 from flap.model.loss import contrastive_loss
-from flap.training.distributed import Ranks, gather_rows, is_same_on_all_ranks
-from flap.training.order import MicroBatches, Pair, PairOrder, cut
+from flap.training.distributed import World, gather_rows, is_same_on_all_ranks
+from flap.training.order import MicroBatches, Pair, PairOrder, micro_batch_bounds
 from flap.training.schedule import warmup_cosine
-from flap.training.seeds import seed_of
+from flap.training.seeds import derive_seed
 
 
 def order(
@@ -32,7 +32,7 @@ def order(
     window=st.integers(1, 9),
     streams=st.sampled_from([1, 2, 3, 6]),
 )
-def test_every_pair_once_an_epoch(clips: int, seed: int, window: int, streams: int) -> None:
+def test_every_pair_occurs_once_per_epoch(clips: int, seed: int, window: int, streams: int) -> None:
     drawn = order(clips, seed, window, batch=6, streams=streams)
     n = drawn.pairs_per_epoch
     expected = {(clip, caption) for clip in range(clips) for caption in range(1 + clip % 3)}
@@ -68,7 +68,7 @@ def test_a_stream_reads_a_window_of_shards_of_its_own() -> None:
     assert [len(shards) for shards in of_stream] == [10] * streams
     assert set.union(*of_stream) == set(range(40))
     first_half = range(0, clips // 2, batch)
-    assert len(shards_of(drawn, first_half)) == 5  # then those of the next window
+    assert len(shards_of(drawn, first_half)) == 5  # all of one window
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8])
@@ -77,7 +77,7 @@ def test_global_batches_are_the_same_on_any_number_of_ranks(
     world_size: int, micro_batch: int | None
 ) -> None:
     drawn, steps, passes = order(), range(200), 2
-    parts = len(cut(8 // world_size, micro_batch))
+    parts = len(micro_batch_bounds(8 // world_size, micro_batch))
     ranks = [
         list(
             MicroBatches(
@@ -86,7 +86,7 @@ def test_global_batches_are_the_same_on_any_number_of_ranks(
                 rank=rank,
                 world_size=world_size,
                 micro_batch=micro_batch,
-                passes=passes,
+                forward_passes=passes,
             )
         )
         for rank in range(world_size)
@@ -100,7 +100,7 @@ def test_global_batches_are_the_same_on_any_number_of_ranks(
     assert [len(rank) for rank in ranks] == [200 * passes * parts] * world_size
 
 
-def test_resumed_batches_go_on_where_they_stopped() -> None:
+def test_resumed_batches_continue_where_they_stopped() -> None:
     whole: list[list[Pair]] = list(MicroBatches(order(), range(50)))
     assert whole[37:] == list(MicroBatches(order(), range(37, 50)))
 
@@ -114,23 +114,23 @@ def test_schedule() -> None:
     assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
-def test_seeds_differ_by_what_they_are_for() -> None:
-    assert len({seed_of(a, b) for a in range(10) for b in range(10)}) == 100
-    assert seed_of(1, 2) == seed_of(1, 2)
+def test_seeds_differ_by_their_keys() -> None:
+    assert len({derive_seed(a, b) for a in range(10) for b in range(10)}) == 100
+    assert derive_seed(1, 2) == derive_seed(1, 2)
 
 
-def test_gather_alone_changes_nothing() -> None:
+def test_gather_without_other_ranks_changes_nothing() -> None:
     rows = torch.randn(3, 2)
     assert gather_rows(rows) is rows
     assert contrastive_loss(rows, rows, torch.tensor(0.0)).isfinite()
 
 
-def compares(ranks: Ranks) -> None:
-    assert is_same_on_all_ranks("the same", ranks)
-    assert not is_same_on_all_ranks(f"rank {ranks.rank}", ranks)
-    assert not is_same_on_all_ranks("first" if ranks.is_first else "other", ranks)
+def compares(world: World) -> None:
+    assert is_same_on_all_ranks("the same", world)
+    assert not is_same_on_all_ranks(f"rank {world.rank}", world)
+    assert not is_same_on_all_ranks("first" if world.is_first else "other", world)
 
 
 def test_ranks_notice_that_they_differ() -> None:
     on_ranks(2, compares)
-    assert is_same_on_all_ranks("alone", Ranks(0, 1, torch.device("cpu")))
+    assert is_same_on_all_ranks("alone", World(0, 1, torch.device("cpu")))

@@ -1,4 +1,4 @@
-"""Checkpoints: to the bit, whole after any kill, on any number of ranks."""
+"""Checkpoints: bit-identical, complete after any kill, on any number of ranks."""
 
 import copy
 import errno
@@ -22,11 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from flap.core.errors import UserError
 from flap.training.checkpoint import Checkpoints
 from flap.training.checkpoint_folder import CheckpointFolder
-from flap.training.distributed import Ranks
+from flap.training.distributed import World
 
-# Its children start with torch loaded, where "spawn" would load it for each.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload([__name__, "flap.training.checkpoint"])
+FORKSERVER = multiprocessing.get_context("forkserver")  # preloaded by `spawned_ranks`
 
 
 class Model(nn.Module):
@@ -59,7 +57,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> N
 
 
 def assert_equal(one: Any, two: Any) -> None:
-    """Equal to the bit, also in their types."""
+    """Check that two values are bit-identical and have the same types."""
     torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=False)
 
 
@@ -84,7 +82,7 @@ def names(folder: Path) -> list[str]:
 
 @contextmanager
 def full_disk(room: int = 100) -> Iterator[None]:
-    """This process can write files of `room` bytes; more is EFBIG instead of ENOSPC."""
+    """Limit files of this process to `room` bytes; a larger file fails with EFBIG, not ENOSPC."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
@@ -93,7 +91,7 @@ def full_disk(room: int = 100) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_training_goes_on_as_if_unbroken(tmp_path: Path) -> None:
+def test_resumed_training_is_bit_identical(tmp_path: Path) -> None:
     model, optimizer = build(0)
     average = copy.deepcopy(model)
     with Checkpoints(tmp_path, model, optimizer, ema=average) as checkpoints:
@@ -113,7 +111,7 @@ def test_training_goes_on_as_if_unbroken(tmp_path: Path) -> None:
     assert_equal(state(other, other_optimizer), state(model, optimizer))
 
 
-def test_what_is_written_is_the_state_at_the_save(
+def test_a_checkpoint_has_the_state_at_the_call_of_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained_on, write_data = Event(), FileSystemWriter.write_data
@@ -125,7 +123,7 @@ def test_what_is_written_is_the_state_at_the_save(
     monkeypatch.setattr(FileSystemWriter, "write_data", late)
     model, optimizer = trained(2)
     with Checkpoints(tmp_path, model, optimizer) as checkpoints:
-        for step in (2, 3):  # the second into the memory of the first
+        for step in (2, 3):  # the second save reuses the memory of the first
             trained_on.clear()
             then = copy.deepcopy(state(model, optimizer))
             checkpoints.save(step)
@@ -137,16 +135,16 @@ def test_what_is_written_is_the_state_at_the_save(
             assert_equal(state(other, other_optimizer), then)
 
 
-def one_rank(ranks: Ranks, folder: Path) -> None:
-    """Takes over from one process, trains and saves; then the last rank's disk is full."""
-    rank, world_size = ranks.rank, ranks.world_size
+def one_rank(world: World, folder: Path) -> None:
+    """Load the checkpoint of one process, train and save; then the last rank's disk is full."""
+    rank, world_size = world.rank, world.world_size
     model, optimizer = build(7 + rank, unused=False)
     with Checkpoints(folder, model, optimizer) as checkpoints:
         assert checkpoints.load().step == 1
         assert_equal(state(model, optimizer), torch.load(folder / "alone.pt"))
         parallel = DistributedDataParallel(model)
         checkpoints.save(2)
-        train(parallel, optimizer, range(1, 9))  # its gradients pass beside the write
+        train(parallel, optimizer, range(1, 9))  # all-reduces gradients during the write
         checkpoints.wait()
         with Checkpoints(folder, parallel, optimizer) as of_parallel:
             of_parallel.save(3, score=1.0 if rank == 0 else 2.0)
@@ -160,7 +158,7 @@ def one_rank(ranks: Ranks, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_take_over_from_one_process_and_back(tmp_path: Path, world_size: int) -> None:
+def test_checkpoints_load_on_another_number_of_ranks(tmp_path: Path, world_size: int) -> None:
     alone = trained(1, unused=False)
     save(tmp_path, 1, *alone)
     torch.save(state(*alone), tmp_path / "alone.pt")
@@ -179,7 +177,7 @@ def tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Te
 
 
 def save_for_ever(folder: Path) -> None:
-    """Every number of the state after step s is s."""
+    """Save checkpoints in a loop; all numbers of the state after step s are s."""
     torch.set_num_threads(1)
     model, optimizer = trained(1, width=400, unused=False)
     checkpoints = Checkpoints(folder, model, optimizer, keep=1)
@@ -191,7 +189,7 @@ def save_for_ever(folder: Path) -> None:
         checkpoints.save(step, score=float(step % 7))
 
 
-def test_a_whole_checkpoint_is_left_by_any_kill(tmp_path: Path) -> None:
+def test_a_kill_leaves_a_complete_checkpoint(tmp_path: Path) -> None:
     moments, step = random.Random(0), 0
     for _ in range(5):
         process = FORKSERVER.Process(target=save_for_ever, args=(tmp_path,))
@@ -211,7 +209,7 @@ def test_a_whole_checkpoint_is_left_by_any_kill(tmp_path: Path) -> None:
         step = found
 
 
-def test_left_overs_are_removed_at_the_start(tmp_path: Path) -> None:
+def test_partial_checkpoints_are_removed_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "step-00000009.partial").mkdir()
     (tmp_path / "step-00000009.partial" / "progress.json").write_text('{"step": 9}')
     assert CheckpointFolder(tmp_path, keep=1).latest() is None
@@ -236,7 +234,7 @@ def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000007"]
 
 
-@pytest.mark.parametrize("room", [100, 60_000])  # full at the first value, or amid the tensors
+@pytest.mark.parametrize("room", [100, 60_000])  # full at the first value, or within the tensors
 def test_a_full_disk_is_an_os_error(tmp_path: Path, room: int) -> None:
     model, optimizer = trained(1, width=4000)
     save(tmp_path, 1, model, optimizer)
@@ -252,7 +250,7 @@ def test_a_full_disk_is_an_os_error(tmp_path: Path, room: int) -> None:
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
 
 
-def test_a_failed_write_does_not_hide_why_training_ended(tmp_path: Path) -> None:
+def test_a_failed_write_does_not_hide_the_error_of_training(tmp_path: Path) -> None:
     with (
         full_disk(),
         pytest.raises(ValueError, match="diverged") as raised,
@@ -282,7 +280,7 @@ def other_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize("other", [other_shape, fewer_tensors, other_type, other_optimizer])
-def test_what_does_not_fit_is_left_unread(tmp_path: Path, other: Any) -> None:
+def test_a_checkpoint_that_does_not_fit_is_not_loaded(tmp_path: Path, other: Any) -> None:
     save(tmp_path / "checkpoints", 1, *trained(1))
     model, optimizer = other()
     before = copy.deepcopy(model.state_dict())
@@ -292,7 +290,7 @@ def test_what_does_not_fit_is_left_unread(tmp_path: Path, other: Any) -> None:
     assert_equal(model.state_dict(), before)
 
 
-def test_an_average_that_was_not_saved_does_not_fit(tmp_path: Path) -> None:
+def test_a_checkpoint_without_the_average_does_not_fit(tmp_path: Path) -> None:
     save(tmp_path, 1, *trained(1))
     model, optimizer = build(1)
     with pytest.raises(UserError, match="ema"):

@@ -1,8 +1,9 @@
 """Audio decoder: visible tokens → the masked patches of the spectrogram (equation 2).
 
-The encoder's tokens are projected, padded with a learned [MASK] token, put back in order,
-given fixed 2-D sin-cos positions and decoded; a linear head predicts each patch. P below is
-the number of values in a patch.
+1. The encoder's tokens are projected to the width of the decoder.
+2. A learned [MASK] token fills the masked places, and all tokens are put in grid order.
+3. Fixed 2-D sin-cos positions are added, and a Transformer decodes the tokens.
+4. A linear head predicts the P values of each patch.
 """
 
 import torch
@@ -12,11 +13,11 @@ from flap.model.config import DecoderConfig, EncoderConfig
 from flap.model.loss import at_least_float32
 from flap.model.transformer import NORM_EPS, Blocks, initialise, sincos_positions
 
-_VARIANCE_EPS = 1e-6  # MAE's, against patches of one value
+_VARIANCE_EPS = 1e-6  # as in MAE, for patches with a single value
 
 
 class AudioDecoder(nn.Module):
-    """Transformer over the whole grid; sizes by `DecoderConfig`."""
+    """Transformer over all tokens of the grid; `DecoderConfig` sets its size."""
 
     pos_embed: torch.Tensor
 
@@ -36,7 +37,12 @@ class AudioDecoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, tokens_BKD: torch.Tensor, keep_BK: torch.Tensor) -> torch.Tensor:
-        """Predicted patches (B, N, P) from the encoder's output, cls first, and its mask."""
+        """Predicted patches (B, N, P).
+
+        Args:
+            tokens_BKD: the encoder's output, cls token first, (B, 1 + K, D).
+            keep_BK: the mask that the encoder used.
+        """
         embedded_BKE = self.embed(tokens_BKD)
         cls_B1E, visible_BKE = embedded_BKE[:, :1], embedded_BKE[:, 1:]
         n_tokens = self.pos_embed.shape[1] - 1
@@ -49,11 +55,12 @@ class AudioDecoder(nn.Module):
     def loss(
         self, predicted_BNP: torch.Tensor, mel_BTF: torch.Tensor, keep_BK: torch.Tensor
     ) -> torch.Tensor:
-        """Equation 2 for predictions of V views, at least in float32.
+        """Equation 2, in float32 or higher.
 
         Args:
-            predicted_BNP: (V · B, N, P).
+            predicted_BNP: predictions for V views of each clip, (V · B, N, P).
             mel_BTF: normalised windows of the B clips, as the encoder sees them.
+            keep_BK: masks of the views, (V · B, K).
         """
         target_BNP = patches(at_least_float32(mel_BTF), self.patch)
         if self.config.normalise_patches:
@@ -68,13 +75,13 @@ class AudioDecoder(nn.Module):
 def reconstruction_loss(
     predicted_BNP: torch.Tensor, target_BNP: torch.Tensor, keep_BK: torch.Tensor
 ) -> torch.Tensor:
-    """Mean squared error over the masked patches, those that `keep_BK` does not name."""
+    """Mean squared error over the masked patches: those whose index is not in `keep_BK`."""
     masked_BN = torch.ones_like(target_BNP[..., 0]).scatter(1, keep_BK, 0)
     error_BN = (predicted_BNP - target_BNP).square().mean(dim=-1)
     return (error_BN * masked_BN).sum() / masked_BN.sum()
 
 
 def patches(mel_BTF: torch.Tensor, patch: int) -> torch.Tensor:
-    """(B, T, F) → (B, N, P): patches in token order, each row by row."""
+    """(B, T, F) → patches in token order, (B, N, P); the values of a patch are row by row."""
     grid = mel_BTF.unflatten(1, (-1, patch)).unflatten(3, (-1, patch))
     return grid.transpose(2, 3).flatten(3).flatten(1, 2)

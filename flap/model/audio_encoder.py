@@ -1,8 +1,8 @@
 """Audio encoder: the ViT of MAViL and AudioMAE, log-mel (B, C, T, F) → tokens (B, 1 + N, D).
 
-Module names are those of the released state dicts (`patch_embed.proj`, `blocks.0.attn.qkv`).
-Positions are added before masking, and only visible tokens go through the blocks, which is
-where FLAP's speed comes from.
+Modules are named as in the released state dicts (`patch_embed.proj`, `blocks.0.attn.qkv`).
+Positions are added before masking. Only visible tokens go through the blocks, which makes FLAP
+fast.
 """
 
 import torch
@@ -13,7 +13,7 @@ from flap.model.transformer import NORM_EPS, Blocks, initialise, sincos_position
 
 
 class AudioEncoder(nn.Module):
-    """ViT over the patches of a log-mel window; sizes by `EncoderConfig`."""
+    """ViT over the patches of a log-mel window; `EncoderConfig` sets its size."""
 
     pos_embed: torch.Tensor
 
@@ -37,14 +37,14 @@ class AudioEncoder(nn.Module):
         keep_BK: torch.Tensor | None = None,
         longer_B: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Tokens after the last norm, cls first: (B, 1 + N, D), or (V · B, 1 + K, D) if masked.
+        """Tokens after the last norm, cls token first: (B, 1 + N, D), or (V · B, 1 + K, D) masked.
 
         Args:
-            mel_BCTF: un-normalised log-mel windows of the configured size; C as the patch
-                embedding takes it.
-            keep_BK: indices of the tokens that stay visible, from `masking`; None keeps all.
-                V · B rows are V views of each clip: row v · B + b is a view of clip b.
-            longer_B: which clips are longer than the window; only feature fusion asks.
+            mel_BCTF: un-normalised log-mel windows of the configured size, C = 1, or C = 4 with
+                feature fusion.
+            keep_BK: indices of the visible tokens, from `flap.model.masking`, (V · B, K). Row
+                v · B + b is view v of clip b. None keeps all tokens.
+            longer_B: whether each clip is longer than its window; only feature fusion uses it.
         """
         tokens_BND = self.patch_embed(self.normalise(mel_BCTF), longer_B) + self.pos_embed[:, 1:]
         if keep_BK is not None:
@@ -53,12 +53,12 @@ class AudioEncoder(nn.Module):
         return self.norm(self.blocks(torch.cat([cls_B1D, tokens_BND], dim=1)))
 
     def normalise(self, mel_BCTF: torch.Tensor) -> torch.Tensor:
-        """(x - mean) / (2 · std), AudioMAE's convention; padding becomes a constant."""
+        """(x - mean) / (2 · std), the convention of AudioMAE."""
         return (mel_BCTF - self.config.mel_mean) / (2 * self.config.mel_std)
 
 
 class PatchEmbedding(nn.Module):
-    """(B, C, T, F) → (B, N, D) from channel 0, token index t · n_freq + f."""
+    """Patches of channel 0: (B, C, T, F) → (B, N, D), with token index t · n_freq + f."""
 
     def __init__(self, patch: int, width: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class PatchEmbedding(nn.Module):
 
 
 def visible_tokens(tokens_BND: torch.Tensor, keep_BK: torch.Tensor) -> torch.Tensor:
-    """The kept tokens of each view, (V · B, K, D), without a copy of the rest."""
+    """The visible tokens of each view, (B, N, D) → (V · B, K, D), without copies of the others."""
     batch, _, width = tokens_BND.shape
     keep_VBKD = keep_BK.unflatten(0, (-1, batch))[..., None].expand(-1, -1, -1, width)
     tokens_VBND = tokens_BND.expand(len(keep_VBKD), -1, -1, -1)
@@ -77,5 +77,5 @@ def visible_tokens(tokens_BND: torch.Tensor, keep_BK: torch.Tensor) -> torch.Ten
 
 
 def pool(tokens_BND: torch.Tensor) -> torch.Tensor:
-    """Instance embedding (B, D): the mean over the visible patch tokens, cls left out."""
+    """Instance embedding (B, D): the mean over the visible patch tokens, without the cls token."""
     return tokens_BND[:, 1:].mean(dim=1)

@@ -1,4 +1,4 @@
-"""Sections `encoder` and `model` of params.yaml, and `weights` wherever a stage takes some."""
+"""Sections `encoder` and `model` of params.yaml, and the `weights` of other sections."""
 
 from typing import Annotated, Literal
 
@@ -8,13 +8,13 @@ from flap.core.config import Section
 
 
 class EncoderConfig(Section):
-    """Audio ViT of MAViL/AudioMAE with the window and normalisation it sees mels through."""
+    """Audio ViT of MAViL/AudioMAE, with its window and the normalisation of its input."""
 
-    clip_frames: PositiveInt  # window: shorter clips are padded, longer ones cropped
+    clip_frames: PositiveInt  # length of the window; clips are padded or cropped to it
     n_mels: PositiveInt
     mel_mean: float
     mel_std: float
-    patch: PositiveInt  # side of a square patch, also the stride
+    patch: PositiveInt  # side of a square patch, and the stride
     width: PositiveInt
     depth: PositiveInt
     heads: PositiveInt
@@ -28,17 +28,17 @@ class EncoderConfig(Section):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches along time and along frequency."""
+        """Number of patches along time and along frequency."""
         return self.clip_frames // self.patch, self.n_mels // self.patch
 
 
 class DecoderConfig(Section):
-    """Transformer that reconstructs masked patches; built only where reconstruction is trained."""
+    """Transformer that reconstructs masked patches; the model has it only if it trains them."""
 
     width: PositiveInt
     depth: PositiveInt
     heads: PositiveInt
-    normalise_patches: bool  # targets of mean 0 and variance 1 in each patch, as MAE's option
+    normalise_patches: bool  # normalise each target patch to mean 0, variance 1, as in MAE
 
     @model_validator(mode="after")
     def _fits(self) -> "DecoderConfig":
@@ -51,11 +51,11 @@ def _check_width(width: int, heads: int) -> None:
         raise ValueError("width must be a multiple of 4 (sin-cos positions) and of heads")
 
 
-Pooling = Literal["pooler", "mean", "first"]  # the model's own pooler, or over its tokens
+Pooling = Literal["pooler", "mean", "first"]  # the model's pooler, mean token, first token
 
 
 class ScratchText(Section):
-    """A RoBERTa of these sizes, its vocabulary learned from the training captions."""
+    """A RoBERTa of this size, with a vocabulary learned from the training captions."""
 
     kind: Literal["scratch"]
     vocabulary: PositiveInt
@@ -71,8 +71,8 @@ class PretrainedText(Section):
     """Any transformers text encoder with its tokenizer."""
 
     kind: Literal["pretrained"]
-    source: str  # directory or hub name
-    revision: str  # of the hub; of no effect on a directory
+    source: str  # directory, or name on the hub
+    revision: str  # on the hub; ignored for a directory
     pooling: Pooling
     max_tokens: PositiveInt
 
@@ -81,10 +81,10 @@ TextConfig = Annotated[ScratchText | PretrainedText, Field(discriminator="kind")
 
 
 class ModelConfig(Section):
-    """What FLAP has beside the audio encoder, which is section `encoder`."""
+    """All parts of FLAP except the audio encoder, which is section `encoder`."""
 
     text: TextConfig
-    fusion: bool  # feature fusion of LS-CLAP for clips longer than the window
+    fusion: bool  # LS-CLAP's feature fusion of clips longer than the window
     decoder: DecoderConfig
     embedding: PositiveInt
     initial_temperature: float
@@ -92,8 +92,8 @@ class ModelConfig(Section):
 
 
 class WeightsConfig(Section):
-    """A checkpoint of the AudioMAE family, or of ours, that an audio encoder starts from."""
+    """A checkpoint of AudioMAE, MAViL or this project, to initialise an audio encoder."""
 
     source: str  # file, directory, or hf://owner/name
-    revision: str | None  # of the hub; null: its main
-    sha256: str | None  # of the file; null: not checked
+    revision: str | None  # on the hub; null: main
+    sha256: str | None  # hash of the file; null: no check

@@ -1,8 +1,8 @@
-"""Where models run."""
+"""The default device of models."""
 
 import torch
 
 
 def default_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+    """The first GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,10 +1,10 @@
-"""FLAP: audio and text towers into one shared space, as a `transformers` model.
+"""FLAP as a `transformers` model: embeds audio and text in a shared space.
 
     windows (B, C, T, F) ── audio encoder ── mean ── head ── normalise ──► (B, E)
     captions (B, L) ────── text encoder ── pooled ── head ── normalise ──► (B, E)
 
-and, while reconstruction is trained, an audio decoder over the encoder's tokens. Importing
-this module registers FLAP with the Auto classes.
+A model that trains reconstruction also has an audio decoder over the encoder's tokens. Importing
+this module registers FLAP with the Auto classes of transformers.
 """
 
 import math
@@ -25,15 +25,15 @@ from flap.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from flap.model.flap_config import FlapConfig
 from flap.model.fusion import FusedPatchEmbedding
 from flap.model.loss import contrastive_loss
-from flap.model.text_encoder import build_text_encoder, encoder_of, pool_text
+from flap.model.text_encoder import build_text_encoder, encoder_half, pool_text
 from flap.model.transformer import initialise, sincos_positions
 
 
 @dataclass
 class FlapOutput(ModelOutput):
-    """Embeddings of a batch of pairs; V · B rows of audio where there are V views."""
+    """Output for B pairs, with V masked views of each clip (V = 1 without a mask)."""
 
-    loss: torch.Tensor | None = None  # contrastive, over this batch and its views
+    loss: torch.Tensor | None = None  # contrastive, over this batch and all its views
     audio_embeds: torch.Tensor | None = None  # (V · B, E), L2-normalised
     text_embeds: torch.Tensor | None = None  # (B, E), L2-normalised
     reconstruction_loss: torch.Tensor | None = None
@@ -43,7 +43,7 @@ class FlapOutput(ModelOutput):
     def logits_per_audio(self) -> torch.Tensor:
         """Cosine similarities over temperature, (V · B, B)."""
         if self.audio_embeds is None or self.text_embeds is None:
-            raise ValueError("logits need both: give the model input_features and input_ids")
+            raise ValueError("logits need both input_features and input_ids as inputs of the model")
         assert self.logit_scale is not None
         return self.logit_scale.exp() * self.audio_embeds @ self.text_embeds.T
 
@@ -55,8 +55,8 @@ class FlapOutput(ModelOutput):
 class FlapModel(PreTrainedModel):
     """Log-mel windows and captions → L2-normalised embeddings of width E.
 
-    Projection heads and logit scale as in LS-CLAP: Linear-ReLU-Linear, scale from
-    ln(1/0.07), clamped to at most ln 100 after each step.
+    Projection heads (Linear-ReLU-Linear) and logit scale follow LS-CLAP: the scale starts at
+    ln(1/0.07) and is clamped to [0, ln 100] after each step.
     """
 
     config_class = FlapConfig
@@ -65,7 +65,7 @@ class FlapModel(PreTrainedModel):
     main_input_name = "input_features"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    # A decoder is not loaded where it is not used.
+    # A model without a decoder ignores the decoder of a checkpoint.
     _keys_to_ignore_on_load_unexpected = (r"^audio_decoder\.",)  # type: ignore[assignment]
 
     def __init__(self, config: FlapConfig, text_encoder: PreTrainedModel | None = None) -> None:
@@ -73,7 +73,7 @@ class FlapModel(PreTrainedModel):
         encoder = config.encoder
         fused = FusedPatchEmbedding(encoder.patch, encoder.width) if config.fusion else None
         self.audio_encoder = AudioEncoder(encoder, fused)
-        self.text_encoder = text_encoder or encoder_of(AutoModel.from_config(config.text_config))
+        self.text_encoder = text_encoder or encoder_half(AutoModel.from_config(config.text_config))
         self.audio_decoder = (
             AudioDecoder(DecoderConfig.model_validate(config.decoder_config), encoder)
             if config.decoder_config
@@ -84,7 +84,7 @@ class FlapModel(PreTrainedModel):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.initial_temperature)))
         pooler = getattr(self.text_encoder, "pooler", None)
         if config.text_pooling != "pooler" and pooler is not None:
-            pooler.requires_grad_(False)  # DDP waits for a gradient of all that could have one
+            pooler.requires_grad_(False)  # unused, and DDP would wait for its gradient
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
@@ -100,12 +100,15 @@ class FlapModel(PreTrainedModel):
         """Embed windows, captions or both.
 
         Args:
-            input_features: un-normalised log-mel windows (B, C, T, F); C = 4 with fusion.
+            input_features: un-normalised log-mel windows (B, C, T, F), C = 1, or 4 with fusion.
             input_ids, attention_mask: tokenised captions (B, L).
-            is_longer: (B,) which clips are longer than their window; fusion needs it.
-            keep: (V · B, K) tokens left visible in V views, from `flap.model.masking`; with
-                it and a decoder, `reconstruction_loss` is computed.
+            is_longer: (B,) whether each clip is longer than its window; required with fusion.
+            keep: (V · B, K) indices of the visible tokens of V views, from `flap.model.masking`.
+                A model with a decoder then computes `reconstruction_loss`.
             return_loss: whether to compute `loss`.
+
+        Raises:
+            ValueError: an input that is required is missing.
         """
         output = FlapOutput(logit_scale=self.logit_scale)
         if input_features is not None:
@@ -128,14 +131,14 @@ class FlapModel(PreTrainedModel):
     def get_audio_features(
         self, input_features: torch.Tensor, is_longer: torch.Tensor | None = None
     ) -> BaseModelOutputWithPooling:
-        """Unmasked tokens (B, 1 + N, D) and, as `pooler_output`, embeddings (B, E)."""
+        """Tokens (B, 1 + N, D) without a mask and, as `pooler_output`, embeddings (B, E)."""
         tokens = self.audio_encoder(input_features, longer_B=is_longer)
         return _with_pooling(tokens, self._project(self.audio_head, pool(tokens)))
 
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
     ) -> BaseModelOutputWithPooling:
-        """Tokens (B, L, D) of the text encoder and, as `pooler_output`, embeddings (B, E)."""
+        """The text encoder's tokens (B, L, D) and, as `pooler_output`, embeddings (B, E)."""
         return self._embed_text(input_ids, attention_mask)
 
     def _embed_text(
@@ -149,17 +152,17 @@ class FlapModel(PreTrainedModel):
 
     @staticmethod
     def _project(head: nn.Module, pooled_BD: torch.Tensor) -> torch.Tensor:
-        """Embeddings in float32 under autocast too: the loss scales them by up to 100."""
+        """Embeddings in float32, also under autocast: the loss multiplies them by up to 100."""
         with torch.autocast(pooled_BD.device.type, enabled=False):
             return F.normalize(head(pooled_BD.to(head[0].weight.dtype)), dim=-1)  # type: ignore[index]
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Keep the scale in [0, max]; called after each optimiser step."""
+        """Clamp the logit scale to [0, `max_logit_scale`]; call this after each optimiser step."""
         self.logit_scale.clamp_(0, self.config.max_logit_scale)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The start of whatever of ours a checkpoint lacks; what it brought is left alone."""
+        """Initialise the modules that a checkpoint lacks; transformers protects loaded tensors."""
         initialise(module)
         if isinstance(module, AudioEncoder):
             module.initialise_cls()
@@ -183,9 +186,13 @@ AutoModel.register(FlapConfig, FlapModel)
 
 
 def build_flap(encoder: EncoderConfig, model: ModelConfig, *, with_decoder: bool) -> FlapModel:
-    """A FLAP to be trained, from sections `encoder` and `model` of params.yaml.
+    """A new FLAP to train, from sections `encoder` and `model` of params.yaml.
 
-    A decoder takes memory, so it is there only where reconstruction is trained.
+    Args:
+        with_decoder: whether to train reconstruction; the decoder takes memory.
+
+    Raises:
+        UserError: the pretrained text encoder cannot be loaded.
     """
     text_encoder = build_text_encoder(model.text)
     config = FlapConfig(

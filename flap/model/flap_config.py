@@ -1,4 +1,4 @@
-"""`FlapConfig`: what `config.json` in a model's folder says, as `transformers` wants it."""
+"""`FlapConfig`: the content of `config.json` in a model's folder."""
 
 from typing import Any, ClassVar
 
@@ -8,18 +8,23 @@ from flap.model.config import EncoderConfig
 
 
 class FlapConfig(PreTrainedConfig):
-    """Everything that makes the model but its weights.
+    """The configuration of a FLAP model.
 
     Args:
         audio_config: values of `EncoderConfig`, section `encoder` of params.yaml.
         text_config: configuration of the text encoder, of any transformers model type.
-        decoder_config: values of `DecoderConfig`; None where there is no decoder.
-        fusion: whether windows have LS-CLAP's four channels.
+        text_pooling: see `flap.model.config.Pooling`.
+        max_text_tokens: captions are truncated to this length.
+        fusion: whether the model fuses LS-CLAP's four channels of a window.
+        decoder_config: values of `DecoderConfig`; None for a model without a decoder.
+        projection_dim: width E of the embeddings.
+        initial_temperature: τ of equation 1 before training.
+        max_logit_scale: upper limit of ln(1/τ).
     """
 
     model_type = "flap"
     sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
-    has_no_defaults_at_init = True  # params.yaml is the owner of values
+    has_no_defaults_at_init = True  # only params.yaml has values
 
     audio_config: dict[str, Any]
     text_config: dict[str, Any] | PreTrainedConfig
@@ -38,7 +43,7 @@ class FlapConfig(PreTrainedConfig):
 
     @property
     def encoder(self) -> EncoderConfig:
-        """Sizes, window and normalisation of the audio side, checked."""
+        """`audio_config` as a validated `EncoderConfig`."""
         return EncoderConfig.model_validate(self.audio_config)
 
 

@@ -1,13 +1,16 @@
 """Feature fusion of LS-CLAP in the ViT's patch embedding (section 6.4 of the paper).
 
-A clip longer than the window comes as four channels: the whole clip squeezed into the window,
-then a crop of its front, middle and back third (`windows.fusion_window`). Channel 0 goes
-through the projection of the unfused model; channels 1 to 3 through a convolution three times
-as long, so that joined along time they cover the same grid; attention weighs the two.
+A clip longer than the window has four channels: the whole clip resized to the window, and a crop
+from its front, middle and back third (`windows.fusion_window`).
 
-Masking comes after the patch embedding, so of a longer clip visible tokens know something of
-masked patches, by the crops and by the attention's mean over the grid. Other clips keep the
-unfused model's property that nothing of a masked patch is seen.
+1. Channel 0 goes through the same projection as without fusion.
+2. Channels 1 to 3 go through a convolution whose kernel is three times as long. Joined along time,
+   their outputs cover the same grid.
+3. Attentional feature fusion weighs the two.
+
+Masking follows the patch embedding. So in a longer clip, visible tokens contain some information
+on masked patches, through the crops and the attention's mean over the grid. In other clips they
+contain none, as without fusion.
 """
 
 import torch
@@ -21,7 +24,7 @@ _REDUCTION = 4
 
 
 class FusedPatchEmbedding(PatchEmbedding):
-    """(B, 4, T, F) → (B, N, D); clips no longer than the window are embedded as without fusion."""
+    """(B, 4, T, F) → (B, N, D). Only clips longer than the window are fused."""
 
     def __init__(self, patch: int, width: int) -> None:
         super().__init__(patch, width)
@@ -32,8 +35,8 @@ class FusedPatchEmbedding(PatchEmbedding):
     def forward(self, mel_BCTF: torch.Tensor, longer_B: torch.Tensor | None = None) -> torch.Tensor:
         if longer_B is None or mel_BCTF.shape[1] != 1 + _CROPS:
             raise ValueError(
-                "with feature fusion windows have 4 channels, and is_longer says of which clips "
-                f"they differ; got {mel_BCTF.shape[1]} channels, is_longer {longer_B}"
+                "a model with feature fusion needs windows of 4 channels, and is_longer for each "
+                f"clip; got {mel_BCTF.shape[1]} channels, is_longer {longer_B}"
             )
         grid_BDMK = self.proj(mel_BCTF[:, :1])  # M time steps, K frequencies
         rows_L = longer_B.nonzero()[:, 0]
@@ -47,16 +50,16 @@ class FusedPatchEmbedding(PatchEmbedding):
         return grid_BDMK.flatten(2).transpose(1, 2)
 
     def _local(self, crops_LCTF: torch.Tensor, steps: int) -> torch.Tensor:
-        """The crops one after the other along time, cut or zero-padded to the grid's `steps`."""
+        """The crops joined along time, cut or zero-padded to the grid's `steps`."""
         each_CDMK = self.local_proj(crops_LCTF.flatten(0, 1).unsqueeze(1))
         joined_LDMK = each_CDMK.unflatten(0, (-1, _CROPS)).transpose(1, 2).flatten(2, 3)
         return F.pad(joined_LDMK, (0, 0, 0, steps - joined_LDMK.shape[2]))
 
 
 class AttentionalFusion(nn.Module):
-    """AFF: w = sigmoid(local(x + r) + global(x + r)), 2 · w · x + 2 · (1 - w) · r, on (B, D, M, K).
+    """AFF on (B, D, M, K): 2 · w · x + 2 · (1 - w) · r, w = sigmoid(local(x + r) + global(x + r)).
 
-    Batch statistics are those of one rank's longer clips, as in LS-CLAP.
+    The batch statistics are over the longer clips of one rank, as in LS-CLAP.
     """
 
     def __init__(self, width: int) -> None:
@@ -66,7 +69,7 @@ class AttentionalFusion(nn.Module):
 
     def forward(self, x_BDMK: torch.Tensor, r_BDMK: torch.Tensor) -> torch.Tensor:
         both_BDMK = x_BDMK + r_BDMK
-        if self.training and len(both_BDMK) == 1:  # one pooled value has no variance
+        if self.training and len(both_BDMK) == 1:  # a single pooled value has no variance
             both_BDMK = both_BDMK.expand(2, -1, -1, -1)
         weights = self.local_attention(both_BDMK) + self.global_attention(both_BDMK)
         weights_BDMK = weights[: len(x_BDMK)].sigmoid()

@@ -1,9 +1,9 @@
-"""Released checkpoints → our audio encoder, with an account of every tensor.
+"""Imports checkpoints into the audio encoder, and accounts for every tensor.
 
-Read: AudioMAE as pre-trained and as fine-tuned, its timm ports on the hub, the audio branch of
-MAViL, and what this project saves (a tagger's folder, a FLAP model's). All of them name their
-tensors as `AudioEncoder` does. A tensor that neither finds its place nor is left out for a
-stated reason is an error: a model half loaded trains and scores without complaint.
+Supported are AudioMAE, pre-trained and fine-tuned, its timm ports on the hub, the audio branch of
+MAViL, and this project's tagger and FLAP folders. All of them name tensors as `AudioEncoder` does.
+Each tensor is loaded or skipped for a stated reason; any other tensor is an error, because a
+partly loaded model would train and score without a warning.
 """
 
 import argparse
@@ -25,31 +25,31 @@ from flap.model.config import EncoderConfig, WeightsConfig
 from flap.model.tagger import Tagger
 
 State = dict[str, torch.Tensor]
-Reason = tuple[str, str]  # what such names begin with, and why they are to be expected
+Reason = tuple[str, str]  # pattern of the start of a tensor's name, explanation
 
 _HUB, _HUB_FILES = "hf://", ("model.safetensors", "pytorch_model.bin")
-_FAMILY_MELS = 128  # the released checkpoints' mel bins
+_RELEASED_MELS = 128  # mel bins of the released checkpoints
 _NORMALISATION = ("mel_mean", "mel_std", "n_mels", "patch")
 
 _DECODER = r"(decoder_.*|mask_token)$", "decoder of its pre-training"
 _VIDEO = r"(\w+\.)*\w+_v(\.|$)", "MAViL's video branch"
-_OWN_REST = (
+_OTHER_PARTS = (
     r"(audio_decoder|audio_head|text_encoder|text_head)\.|logit_scale$",
     "FLAP's parts beside the audio encoder",
 )
 _HEAD = r"(fc_norm|head)\.", "the tagger's head"
-_NORM = r"norm\.", "a tagger normalises after pooling, by fc_norm"
+_NORM = r"norm\.", "a tagger uses fc_norm after pooling instead"
 _FUSION = r"patch_embed\.(local_proj|fusion)\.", "feature fusion"
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of every tensor; names to reasons where there is something to say."""
+    """The tensors of an import; the dictionaries map names to explanations."""
 
     source: str
     loaded: list[str]
-    fresh: dict[str, str]  # ours that the checkpoint lacks
-    left_out: dict[str, str]  # the checkpoint's that we do not use
+    fresh: dict[str, str]  # the encoder's tensors that the checkpoint lacks: newly initialised
+    left_out: dict[str, str]  # the checkpoint's tensors that the encoder does not use
     reshaped: dict[str, str]
 
     def __str__(self) -> str:
@@ -63,24 +63,25 @@ class ImportReport:
 
 
 def import_weights(encoder: AudioEncoder, weights: WeightsConfig) -> ImportReport:
-    """Load `weights` into an audio encoder, or into a tagger with its head if there is one.
+    """Load `weights` into an audio encoder, or into a tagger, with the head if there is one.
 
-    The table of positions is taken as it is, also where it was built on a grid turned by 90°
-    as AudioMAE's was: the other weights were trained with it.
+    A table of positions that fits is loaded unchanged, even AudioMAE's, which was built on a grid
+    turned by 90°: the other weights were trained with that table.
 
     Raises:
-        UserError: no such checkpoint, another hash, or a tensor that is not accounted for.
+        UserError: the checkpoint does not exist or has another hash, or a tensor does not fit.
     """
     file = _find_file(weights)
-    found, own_config = _read_state(file), _own_encoder(file.parent)
-    reshaped = _fit_positions(found, encoder.config, own_config, str(file))
+    found, saved = _read_state(file), _saved_encoder(file.parent)
+    reshaped = _fit_positions(found, encoder.config, saved, str(file))
     wanted = encoder.state_dict()
     fresh = _explain(wanted.keys() - found.keys(), _may_be_fresh(found))
     spare = _NORM if isinstance(encoder, Tagger) else _HEAD
-    left_out = _explain(found.keys() - wanted.keys(), [_DECODER, _VIDEO, _OWN_REST, _FUSION, spare])
+    spare_parts = [_DECODER, _VIDEO, _OTHER_PARTS, _FUSION, spare]
+    left_out = _explain(found.keys() - wanted.keys(), spare_parts)
     loaded = sorted(wanted.keys() & found.keys())
     problems = [f"{name} is missing" for name, reason in fresh.items() if not reason]
-    problems += [f"{name} is not known" for name, reason in left_out.items() if not reason]
+    problems += [f"{name} is unknown" for name, reason in left_out.items() if not reason]
     problems += [
         f"{name} has the shape {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
         for name in loaded
@@ -97,7 +98,7 @@ def import_weights(encoder: AudioEncoder, weights: WeightsConfig) -> ImportRepor
 
 
 def _may_be_fresh(found: State) -> list[Reason]:
-    """A part may be missing as a whole, never in pieces."""
+    """The parts that a checkpoint may lack: only completely, never in part."""
     has_head = any(re.match(_HEAD[0], name) for name in found)
     is_tagger = {"fc_norm.weight", "fc_norm.bias"} <= found.keys()
     has_norm = any(re.match(_NORM[0], name) for name in found)
@@ -108,7 +109,7 @@ def _may_be_fresh(found: State) -> list[Reason]:
 
 
 def _explain(names: set[str], reasons: list[Reason]) -> dict[str, str]:
-    """Each name with the first reason whose pattern begins it, or with ''."""
+    """Each name with the explanation of the first pattern that matches its start, or ''."""
     return {
         name: next((why for pattern, why in reasons if re.match(pattern, name)), "")
         for name in sorted(names)
@@ -123,11 +124,11 @@ def _find_file(weights: WeightsConfig) -> Path:
         file = source / "model.safetensors" if source.is_dir() else source
     if not file.is_file():
         raise UserError(
-            f"{file}: no such checkpoint; name a file, a directory with model.safetensors, "
-            f"or {_HUB}owner/name"
+            f"{file}: no such checkpoint; set source to a file, a directory with "
+            f"model.safetensors, or {_HUB}owner/name"
         )
     if weights.sha256 and (digest := _sha256(file)) != weights.sha256:
-        raise UserError(f"{file}: has SHA-256 {digest}, not {weights.sha256} as sha256 says")
+        raise UserError(f"{file}: SHA-256 is {digest}, but sha256 says {weights.sha256}")
     return file
 
 
@@ -141,7 +142,7 @@ def _download(repository: str, revision: str | None) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     with suppress(EntryNotFoundError, HfHubHTTPError, OSError):
-        hf_hub_download(repository, "config.json", revision=revision)  # read beside the weights
+        hf_hub_download(repository, "config.json", revision=revision)  # for `_saved_encoder`
     for name in _HUB_FILES:
         try:
             return Path(hf_hub_download(repository, name, revision=revision))
@@ -156,25 +157,25 @@ def _download(repository: str, revision: str | None) -> Path:
 
 def _no_download(repository: str, error: Exception) -> UserError:
     return UserError(
-        f"{_HUB}{repository}: the hub did not give it; download its {' or '.join(_HUB_FILES)} "
-        f"and name that file ({first_line(error)})"
+        f"{_HUB}{repository}: download failed; download {' or '.join(_HUB_FILES)} by other means "
+        f"and set source to that file ({first_line(error)})"
     )
 
 
 def _read_state(file: Path) -> State:
-    """Tensors by the names of `AudioEncoder`; wrappers of training scripts are taken off."""
+    """Tensors by their names in `AudioEncoder`, without the wrappers of training scripts."""
     try:
         if file.suffix == ".safetensors":
             found: Any = load_file(file)
-        else:  # AudioMAE's files hold their command line, a Namespace of plain values, as well
+        else:  # AudioMAE's files also hold their command line, as a Namespace of plain values
             with torch.serialization.safe_globals([argparse.Namespace]):
                 found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken or foreign file may fail in any way
-        raise UserError(f"{file}: cannot be read as weights alone: {error}") from error
+    except Exception as error:  # a broken or foreign file can raise any error
+        raise UserError(f"{file}: not a readable file of weights only: {error}") from error
     while isinstance(found, dict) and (inner := _inner(found)) is not None:
         found = inner
     if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
-        raise UserError(f"{file}: holds no state dict, nor one under 'model' or 'state_dict'")
+        raise UserError(f"{file}: no state dict, neither directly nor in 'model' or 'state_dict'")
     return {re.sub(r"^(module\.)?(audio_encoder\.)?", "", name): t for name, t in found.items()}
 
 
@@ -182,44 +183,44 @@ def _inner(found: dict[str, Any]) -> Any:
     return next((found[key] for key in ("model", "state_dict") if key in found), None)
 
 
-def _own_encoder(folder: Path) -> EncoderConfig | None:
-    """The encoder's section as this project saved it beside the weights, if it did."""
+def _saved_encoder(folder: Path) -> EncoderConfig | None:
+    """The section `encoder` in `config.json` if this project saved the folder; else None."""
     try:
         content = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return None
     if content.get("model_type") == "flap":
         return EncoderConfig.model_validate(content["audio_config"])
-    if {"encoder", "labels"} == content.keys():  # a tagger's folder
+    if {"encoder", "labels"} == content.keys():  # a tagger
         return EncoderConfig.model_validate(content["encoder"])
     return None
 
 
 def _fit_positions(
-    found: State, config: EncoderConfig, own: EncoderConfig | None, where: str
+    found: State, config: EncoderConfig, saved: EncoderConfig | None, where: str
 ) -> dict[str, str]:
-    """Make the table of positions fit our grid, in place; say what was done, if anything.
+    """Fit the table of positions to the encoder's grid, in place; returns what was done.
 
-    A patch of a shorter window covers the same 160 ms as before, so the table is cut. Longer
-    windows and other numbers of mel bins are interpolated.
+    For a shorter window the table is cut, since a patch still covers the same time. For a longer
+    window or another number of mel bins it is interpolated.
     """
-    if own is not None:
+    if saved is not None:
         for key in _NORMALISATION:
-            if getattr(own, key) != getattr(config, key):
+            if getattr(saved, key) != getattr(config, key):
                 raise UserError(
-                    f"{where}: was trained with {key} {getattr(own, key)}, section 'encoder' has "
-                    f"{getattr(config, key)}"
+                    f"{where}: trained with {key} {getattr(saved, key)}, but section 'encoder' has "
+                    f"{getattr(config, key)}; set encoder.{key} to the trained value"
                 )
     table = found.get("pos_embed")
     if table is None or table.ndim != 3:
         return {}
     tokens = table.shape[1] - 1
-    if own is None and tokens == config.grid[0] * config.grid[1]:
+    if saved is None and tokens == config.grid[0] * config.grid[1]:
         return {}
-    n_freq = own.grid[1] if own else _FAMILY_MELS // config.patch
+    n_freq = saved.grid[1] if saved else _RELEASED_MELS // config.patch
     steps, rest = divmod(tokens, n_freq)
     if rest:
-        raise UserError(f"{where}: {tokens} positions are not {n_freq} a time step")
+        raise UserError(f"{where}: pos_embed has {tokens} positions, not a multiple of {n_freq}")
     if (steps, n_freq) == config.grid:
         return {}
     cls_11D, grid_1TFD = table[:, :1], table[:, 1:].unflatten(1, (steps, n_freq))
@@ -238,7 +239,7 @@ def _sizes(config: EncoderConfig) -> str:
 
 
 def _sizes_of(found: State) -> str:
-    """Width, depth and patch as the tensors tell them."""
+    """Width, depth and patch, read from the shapes of the tensors."""
     proj = found.get("patch_embed.proj.weight")
     if proj is None:
         return "no patch_embed.proj.weight"

@@ -1,9 +1,9 @@
-"""Masking of patch tokens (section 3.1 of the paper): which tokens of each clip stay visible.
+"""Masking of patch tokens (section 3.1 of the paper).
 
-A mask is `keep_BK`: for each clip, or each view of it, the indices of its kept tokens, each
-once, whatever the grid. Token index is t · n_freq + f, so a 2-D group (one time step) is
-n_freq consecutive tokens. Ratios are the share removed along each dimension; counts are
-truncated: 512 tokens at 0.4 keep 307, a 64 x 8 grid at 0.2/0.2 keeps 51 · 6 = 306.
+A mask `keep_BK` has the distinct indices of the K visible tokens of each clip, or of each view of
+a clip. The token index is t · n_freq + f, so a group of 2-D masking, which is one time step, has
+n_freq consecutive tokens. A ratio is the share of tokens removed along a dimension; the number
+kept is truncated: 512 tokens at 0.4 keep 307, a 64 x 8 grid at 0.2/0.2 keeps 51 · 6 = 306.
 """
 
 from typing import Annotated, Literal
@@ -31,19 +31,19 @@ class Mask2D(Section):
     kind: Literal["2d"]
     time_ratio: Ratio
     freq_ratio: Ratio
-    members: Literal["independent", "shared"]  # drawn for each time step, or once a clip
+    members: Literal["independent", "shared"]  # drawn per time step, or once per clip
 
 
 MaskConfig = Annotated[NoMask | Mask1D | Mask2D, Field(discriminator="kind")]
 
 
 def n_kept(n: int, ratio: float) -> int:
-    """Tokens left of `n`, truncated; the tolerance undoes 10 · (1 - 0.1) = 8.999…"""
+    """Tokens kept of `n`, truncated; the tolerance is for products such as 8.999… for 9."""
     return int(n * (1 - ratio) + 1e-9)
 
 
 def kept_tokens(mask: NoMask | Mask1D | Mask2D, grid: Grid) -> int:
-    """Tokens of a clip that stay visible under `mask`."""
+    """Number of visible tokens of a clip under `mask`."""
     if isinstance(mask, Mask1D):
         return n_kept(grid[0] * grid[1], mask.ratio)
     if isinstance(mask, Mask2D):
@@ -52,23 +52,29 @@ def kept_tokens(mask: NoMask | Mask1D | Mask2D, grid: Grid) -> int:
 
 
 def check_mask(mask: NoMask | Mask1D | Mask2D, grid: Grid, key: str, *, must_hide: bool) -> None:
-    """Raise `UserError` naming `key` if a mask leaves nothing on this grid, or hides nothing
-    although it must.
+    """Check that a mask works on a grid.
+
+    Args:
+        key: key of the mask in params.yaml, for the message.
+        must_hide: whether the training needs masked tokens.
+
+    Raises:
+        UserError: the mask keeps no token, or hides none although it must.
     """
     kept, tokens = kept_tokens(mask, grid), grid[0] * grid[1]
     if not kept:
         raise UserError(f"{key}: {mask} keeps none of {grid[0]} x {grid[1]} tokens; lower a ratio")
     if must_hide and kept == tokens:
         raise UserError(
-            f"{key}: {mask} hides none of {grid[0]} x {grid[1]} tokens, and reconstruction and "
-            "views above 1 need hidden ones; raise a ratio"
+            f"{key}: {mask} hides none of {grid[0]} x {grid[1]} tokens, but reconstruction and "
+            "views above 1 need hidden tokens; raise a ratio"
         )
 
 
 def draw_mask(
     mask: NoMask | Mask1D | Mask2D, grid: Grid, batch: int, generator: torch.Generator
 ) -> torch.Tensor | None:
-    """keep_BK for a batch, or None where nothing is masked."""
+    """A mask (B, K) for each of `batch` clips or views; None for `NoMask`."""
     if isinstance(mask, Mask1D):
         return mask_1d(grid, mask.ratio, batch, generator)
     if isinstance(mask, Mask2D):
@@ -78,7 +84,7 @@ def draw_mask(
 
 
 def mask_1d(grid: Grid, ratio: float, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """Shuffle all tokens of each clip, keep the first N' (1-D masking): (B, N')."""
+    """1-D masking: shuffle all tokens of each clip and keep the first N': (B, N')."""
     n_tokens = grid[0] * grid[1]
     return _shuffled((batch, n_tokens), generator)[:, : n_kept(n_tokens, ratio)]
 
@@ -86,7 +92,7 @@ def mask_1d(grid: Grid, ratio: float, batch: int, generator: torch.Generator) ->
 def mask_2d(
     grid: Grid, time_ratio: float, freq_ratio: float, batch: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Keep M' time steps, and in each of them its own K' frequency patches: (B, M'·K')."""
+    """2-D masking: keep M' time steps, and K' frequencies drawn for each of them: (B, M' · K')."""
     steps_BM = _shuffled((batch, grid[0]), generator)[:, : n_kept(grid[0], time_ratio)]
     freqs_BTF = _shuffled((batch, *grid), generator)[:, :, : n_kept(grid[1], freq_ratio)]
     freqs_BMF = freqs_BTF.gather(1, steps_BM[:, :, None].expand(-1, -1, freqs_BTF.shape[2]))
@@ -96,7 +102,7 @@ def mask_2d(
 def mask_2d_shared(
     grid: Grid, time_ratio: float, freq_ratio: float, batch: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """As `mask_2d`, but all time steps of a clip keep the same K' frequency patches."""
+    """As `mask_2d`, but all time steps of a clip keep the same K' frequencies."""
     steps_BM = _shuffled((batch, grid[0]), generator)[:, : n_kept(grid[0], time_ratio)]
     freqs_BF = _shuffled((batch, grid[1]), generator)[:, : n_kept(grid[1], freq_ratio)]
     return (steps_BM[:, :, None] * grid[1] + freqs_BF[:, None, :]).flatten(1)

@@ -1,4 +1,4 @@
-"""A model folder that `pretrain` made → model and tokenizer, ready for evaluation."""
+"""Loads a model folder of the stage `pretrain` for evaluation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ class SavedFlap:
 
 
 def load_flap(folder: Path) -> SavedFlap:
-    """Model and tokenizer of a folder that `pretrain` made, for evaluation and from disk alone.
+    """Model in evaluation mode and tokenizer, without its decoder and without network access.
 
     Raises:
-        UserError: the folder is not such a model, or its weights are not complete.
+        UserError: the folder has no model, or the weights are incomplete.
     """
     if not (folder / _WEIGHTS).exists():
-        raise UserError(f"{folder}: no FLAP model here ({_WEIGHTS} is missing); run `dvc repro`")
+        raise UserError(f"{folder}: not a FLAP model ({_WEIGHTS} is missing); run `dvc repro`")
     loaded: Any = FlapModel.from_pretrained(
         folder, decoder_config=None, local_files_only=True, output_loading_info=True
     )

@@ -14,15 +14,15 @@ from flap.model.audio_encoder import AudioEncoder, pool
 from flap.model.config import EncoderConfig
 from flap.model.transformer import NORM_EPS
 
-_RARE = -6.0  # logit that every class starts from: of 527 few sound in a clip
+_INITIAL_LOGIT = -6.0  # of each class, since a clip has few of the 527 classes
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
 class Tagger(AudioEncoder):
-    """Log-mel window → one logit a class: mean of patch tokens, `fc_norm`, `head`.
+    """Log-mel window → a logit for each class: mean of patch tokens, `fc_norm`, `head`.
 
-    The state dict is that of a fine-tuned AudioMAE: the encoder's keys plus
-    `fc_norm.*` and `head.*`; the norm after the blocks gives way to `fc_norm`.
+    The state dict has the keys of a fine-tuned AudioMAE: those of the encoder plus `fc_norm.*` and
+    `head.*`, without the `norm.*` that follows the encoder's blocks.
     """
 
     def __init__(self, config: EncoderConfig, n_classes: int) -> None:
@@ -31,7 +31,7 @@ class Tagger(AudioEncoder):
         self.fc_norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.head = nn.Linear(config.width, n_classes)
         nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.constant_(self.head.bias, _RARE)
+        nn.init.constant_(self.head.bias, _INITIAL_LOGIT)
 
     def logits(self, mel_BCTF: torch.Tensor, keep_BK: torch.Tensor | None = None) -> torch.Tensor:
         """Class logits (B, n_classes) of un-normalised log-mel windows."""
@@ -41,11 +41,12 @@ class Tagger(AudioEncoder):
 @dataclass(frozen=True)
 class SavedTagger:
     model: Tagger
-    labels: tuple[str, ...]  # name of each logit
-    tagger_id: str
+    labels: tuple[str, ...]  # class of each logit
+    tagger_id: str  # hash of the weights
 
 
 def save_tagger(folder: Path, model: Tagger, labels: tuple[str, ...]) -> None:
+    """Write configuration, labels and weights to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"encoder": model.config.model_dump(), "labels": labels}
     (folder / _CONFIG).write_text(json.dumps(content, indent=2) + "\n")
@@ -53,14 +54,14 @@ def save_tagger(folder: Path, model: Tagger, labels: tuple[str, ...]) -> None:
 
 
 def load_tagger(folder: Path) -> SavedTagger:
-    """A tagger that `save_tagger` wrote, in evaluation mode; its id is its weights' hash.
+    """Load a tagger that `save_tagger` wrote, in evaluation mode.
 
     Raises:
-        UserError: the folder is not such a tagger.
+        UserError: the folder has no tagger.
     """
     weights = folder / _WEIGHTS
     if not weights.exists():
-        raise UserError(f"{folder}: no tagger here ({_WEIGHTS} is missing); run `dvc repro`")
+        raise UserError(f"{folder}: not a tagger ({_WEIGHTS} is missing); run `dvc repro`")
     content = json.loads((folder / _CONFIG).read_text())
     model = Tagger(EncoderConfig.model_validate(content["encoder"]), len(content["labels"]))
     model.load_state_dict(load_file(weights))

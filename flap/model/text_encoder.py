@@ -1,7 +1,7 @@
-"""Text encoder: token ids (B, L) → pooled embedding (B, D) by a transformers model.
+"""Text encoder: token ids (B, L) → pooled embedding (B, D), by a transformers model.
 
-Of kind `pretrained` it is any transformers encoder (RoBERTa-base in the paper); of kind
-`scratch` a RoBERTa with a byte-level BPE vocabulary learned from the training captions.
+The kind `pretrained` is any transformers encoder (RoBERTa-base in the paper). The kind `scratch`
+is a new RoBERTa with a byte-level BPE vocabulary learned from the training captions.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,7 +29,11 @@ _PAD_ID = list(_SPECIAL).index("pad_token")
 
 
 def build_tokenizer(config: TextConfig, captions: Iterable[str]) -> PreTrainedTokenizerBase:
-    """The pretrained model's tokenizer, or a BPE learned from `captions`."""
+    """The tokenizer of the pretrained model, or a BPE tokenizer learned from `captions`.
+
+    Raises:
+        UserError: the pretrained tokenizer cannot be loaded.
+    """
     if isinstance(config, PretrainedText):
         return _load(AutoTokenizer.from_pretrained, config.source, revision=config.revision)
     bpe = Tokenizer(models.BPE())
@@ -54,7 +58,11 @@ def build_tokenizer(config: TextConfig, captions: Iterable[str]) -> PreTrainedTo
 
 
 def build_text_encoder(config: TextConfig) -> PreTrainedModel:
-    """The pretrained encoder, or a RoBERTa of the configured size with fresh weights."""
+    """The pretrained encoder, or a new RoBERTa of the configured size.
+
+    Raises:
+        UserError: the pretrained encoder cannot be loaded, or lacks weights.
+    """
     if isinstance(config, PretrainedText):
         model, report = _load(
             AutoModel.from_pretrained,
@@ -64,14 +72,15 @@ def build_text_encoder(config: TextConfig) -> PreTrainedModel:
             dtype=torch.float32,
             output_loading_info=True,
         )
-        # RoBERTa-base has no pooler: LS-CLAP and we start it fresh. Nothing else may be missing.
+        # RoBERTa-base has no pooler weights; LS-CLAP, too, initialises the pooler. All other
+        # weights must be present.
         missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)
         if missing:
             raise UserError(
-                f"model.text.source: '{config.source}' lacks {len(missing)} tensors of its own "
-                f"model ({missing[0]}, …); fetch it anew or name another"
+                f"model.text.source: '{config.source}' lacks {len(missing)} tensors of its model "
+                f"({missing[0]}, …); download it again or choose another model"
             )
-        return encoder_of(model)
+        return encoder_half(model)
     return RobertaModel(
         RobertaConfig(
             vocab_size=config.vocabulary,
@@ -90,18 +99,22 @@ def build_text_encoder(config: TextConfig) -> PreTrainedModel:
     )
 
 
-def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
-    """The encoder half of a model like T5's; any other model is one as a whole."""
+def encoder_half(model: PreTrainedModel) -> PreTrainedModel:
+    """The encoder of an encoder-decoder model such as T5; any other model unchanged."""
     return model.get_encoder() if hasattr(model, "decoder") else model
 
 
 def pool_text(
     output: BaseModelOutput, attention_mask_BL: torch.Tensor, pooling: str
 ) -> torch.Tensor:
-    """A text encoder's output → (B, D) as `Pooling` says: its own pooler's, or over its tokens.
+    """Pool the output of a text encoder to (B, D).
+
+    Args:
+        pooling: `pooler` for the encoder's own pooler, `mean` for the mean over its tokens, `first`
+            for its first token.
 
     Raises:
-        UserError: `pooler` of a model that has none.
+        UserError: the encoder has no pooler, but `pooling` is `pooler`.
     """
     tokens_BLD = output.last_hidden_state
     assert tokens_BLD is not None
@@ -121,15 +134,15 @@ def _load(load: Callable[..., Any], name: str, **options: Any) -> Any:
         return load(name, **options)
     except OSError as error:
         raise UserError(
-            f"model.text.source: '{name}' is no folder here and the hub did not give it; "
-            f"copy the checkpoint to a folder and name that ({first_line(error)})"
+            f"model.text.source: '{name}' is not a folder, and the hub did not provide it; copy "
+            f"the checkpoint to a folder and name that folder ({first_line(error)})"
         ) from error
 
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, captions: list[str], max_tokens: int
 ) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, (B, L), padded to the longest, cut at `max_tokens`."""
+    """`input_ids` and `attention_mask`, (B, L), padded to the longest, cut to `max_tokens`."""
     return dict(
         tokenizer(
             captions, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"

@@ -1,6 +1,6 @@
-"""The Transformer that encoder and decoder share, its fixed positions, and how weights start.
+"""The Transformer of encoder and decoder, its fixed positions, and the initialisation of weights.
 
-Module names are those of the released ViT state dicts (`norm1`, `attn.qkv`, `mlp.fc1`).
+Modules are named as in the released ViT state dicts (`norm1`, `attn.qkv`, `mlp.fc1`).
 """
 
 import math
@@ -17,8 +17,8 @@ _MLP_RATIO = 4
 class Blocks(nn.ModuleList):
     """A stack of blocks, (B, N, D) → (B, N, D).
 
-    `gradient_checkpointing` keeps a block's input only and recomputes the rest in the backward
-    pass; transformers' `gradient_checkpointing_enable` sets it.
+    With `gradient_checkpointing`, which transformers' `gradient_checkpointing_enable` sets, only
+    the input of each block is stored; the backward pass recomputes the block.
     """
 
     def __init__(self, depth: int, width: int, heads: int) -> None:
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with biased qkv, by PyTorch's fused kernel."""
+    """Multi-head self-attention with qkv bias, by PyTorch's fused kernel."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
-        # By three products: the kernel is slower on the strided slices of one (B, N, 3 · D).
+        # Three products, since the kernel is slower on strided slices of one (B, N, 3 · D).
         thirds = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         query, key, value = (  # each (B, heads, N, D / heads)
             F.linear(tokens_BND, weight, bias).unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -80,9 +80,9 @@ class Mlp(nn.Module):
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> torch.Tensor:
-    """Fixed 2-D sin-cos table (1, 1 + N, D): half the channels tell time, half frequency.
+    """Fixed 2-D sin-cos table (1, 1 + N, D): half of the channels for time, half for frequency.
 
-    Row 0, for cls, is zero. Released checkpoints bring tables of their own.
+    Row 0, the position of the cls token, is zero. Released checkpoints replace this table.
     """
     time, freq = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     quarter = width // 4
@@ -96,10 +96,11 @@ def sincos_positions(grid: tuple[int, int], width: int) -> torch.Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """MAE's start, for `nn.Module.apply`: Xavier for linear maps, convolutions taken as such.
+    """Initialise a module as MAE does; for `nn.Module.apply`.
 
-    Whole tensors are given to torch.nn.init, never views: transformers marks tensors that a
-    checkpoint brought, and lets torch.nn.init leave those alone.
+    Xavier is used for linear layers, and for convolutions viewed as linear layers. torch.nn.init
+    gets full tensors, never views: transformers marks tensors loaded from a checkpoint, and makes
+    torch.nn.init skip them.
     """
     if isinstance(module, nn.Linear | nn.Conv2d):
         bound = math.sqrt(6 / (len(module.weight) + module.weight[0].numel()))

@@ -1,7 +1,7 @@
-"""Full-length log-mels → the windows that the model sees, as plain arrays.
+"""Log-mels of any length → windows of the model's length.
 
-A mel is cropped or padded in the log-mel domain, then SpecAugment sets stripes to zero, and
-only then the encoder normalises: padding and stripes become one constant, as in MAViL.
+A log-mel is cropped or padded, then SpecAugment sets stripes to zero, and then the encoder
+normalises. So padding and stripes become the same constant, as in MAViL.
 """
 
 import math
@@ -14,11 +14,11 @@ from pydantic import NonNegativeInt
 
 from flap.core.config import Section
 
-Draw = Callable[[], float]  # a position in 0 ≤ p < 1 for each crop
+Draw = Callable[[], float]  # returns the position 0 ≤ p < 1 of a crop
 
 
 class SpecAugment(Section):
-    """Largest stripes that SpecAugment sets to zero; 0 and 0 leave the window as it is."""
+    """Largest widths of the stripes that SpecAugment sets to zero; 0 for no stripe."""
 
     max_frames: NonNegativeInt
     max_bins: NonNegativeInt
@@ -26,9 +26,9 @@ class SpecAugment(Section):
 
 @dataclass(frozen=True)
 class Window:
-    """What the encoder sees of one clip."""
+    """The input of the encoder for one clip."""
 
-    mel_CTF: np.ndarray  # float32; C = 1, with fusion 4: whole clip, front, middle, back
+    mel_CTF: np.ndarray  # float32; C = 1, or with fusion 4: whole clip, front, middle, back
     longer: bool  # the clip is longer than the window
 
 
@@ -41,7 +41,7 @@ class WindowBatch:
 
 
 def make_window(mel_TF: np.ndarray, clip_frames: int, fusion: bool, draw: Draw) -> Window:
-    """The window of one clip; `draw` says where crops start."""
+    """The window of one clip; `draw` gives the positions of crops."""
     if fusion:
         return fusion_window(mel_TF, clip_frames, draw)
     mel_CTF = crop_or_pad(mel_TF, clip_frames, draw())[np.newaxis]
@@ -49,12 +49,12 @@ def make_window(mel_TF: np.ndarray, clip_frames: int, fusion: bool, draw: Draw) 
 
 
 def middle_windows(mels: Iterable[np.ndarray], clip_frames: int, fusion: bool) -> WindowBatch:
-    """Windows for evaluation, which draws nothing: each crop is the middle one."""
+    """Windows for evaluation: without randomness, each crop is from the middle."""
     return stack(make_window(mel_TF, clip_frames, fusion, lambda: 0.5) for mel_TF in mels)
 
 
 def covering_windows(mel_TF: np.ndarray, clip_frames: int, fusion: bool) -> WindowBatch:
-    """The fewest evenly spaced windows that show every frame of a log-mel."""
+    """The smallest number of evenly spaced windows that cover every frame of a log-mel."""
     spare = max(0, len(mel_TF) - clip_frames)
     starts = np.linspace(0, spare, 1 + math.ceil(spare / clip_frames)).astype(int)
     parts = [mel_TF[start : start + clip_frames] for start in starts]
@@ -62,6 +62,7 @@ def covering_windows(mel_TF: np.ndarray, clip_frames: int, fusion: bool) -> Wind
 
 
 def stack(windows: Iterable[Window]) -> WindowBatch:
+    """Collate windows to a batch."""
     windows = list(windows)
     return WindowBatch(
         torch.from_numpy(np.stack([window.mel_CTF for window in windows])),
@@ -70,10 +71,12 @@ def stack(windows: Iterable[Window]) -> WindowBatch:
 
 
 def crop_or_pad(mel_TF: np.ndarray, clip_frames: int, position: float) -> np.ndarray:
-    """Exactly `clip_frames` frames of a log-mel, float32.
+    """A log-mel with exactly `clip_frames` frames, float32.
 
-    Longer mels are cropped, starting at share `position` (0 front, 0.5 middle, 1 back) of
-    the possible starts; shorter ones are padded with zeros at the end, as MAViL does.
+    A shorter log-mel is padded with zeros at the end, as in MAViL. A longer one is cropped.
+
+    Args:
+        position: place of the crop among all possible ones: 0 front, 0.5 middle, 1 back.
     """
     spare = len(mel_TF) - clip_frames
     if spare >= 0:
@@ -83,10 +86,11 @@ def crop_or_pad(mel_TF: np.ndarray, clip_frames: int, position: float) -> np.nda
 
 
 def fusion_window(mel_TF: np.ndarray, clip_frames: int, draw: Draw) -> Window:
-    """Four channels as LS-CLAP stacks them.
+    """The four channels of LS-CLAP.
 
-    Longer clips: the whole mel squeezed to the window, and a crop that starts in the front,
-    middle and back third of the possible starts. Others: four copies of the padded mel.
+    A clip longer than the window: the whole log-mel resized to the window, and three crops that
+    start in the front, middle and back third of the possible starts. Another clip: four copies
+    of its padded log-mel.
     """
     if len(mel_TF) <= clip_frames:
         padded_TF = crop_or_pad(mel_TF, clip_frames, 0)
@@ -99,7 +103,7 @@ def fusion_window(mel_TF: np.ndarray, clip_frames: int, draw: Draw) -> Window:
 
 
 def squeeze(mel_TF: np.ndarray, clip_frames: int) -> np.ndarray:
-    """The whole mel resampled along time by linear interpolation between frame centres."""
+    """The log-mel resized along time to `clip_frames`, by linear interpolation of frame centres."""
     centres = (np.arange(clip_frames) + 0.5) * len(mel_TF) / clip_frames - 0.5
     before = np.floor(centres).astype(int).clip(0, len(mel_TF) - 2)
     weight_T1 = (centres - before).astype(np.float32)[:, np.newaxis]
@@ -108,9 +112,9 @@ def squeeze(mel_TF: np.ndarray, clip_frames: int) -> np.ndarray:
 
 
 def spec_augment(window: Window, stripes: SpecAugment, random: np.random.Generator) -> Window:
-    """Set one stripe of frames and one of mel bins to zero, in all channels alike.
+    """Set one stripe of frames and one stripe of mel bins to zero, the same in all channels.
 
-    Widths are uniform in 0 … max, places uniform among those that fit.
+    The width is uniform in 0..max, the place uniform among those where the stripe fits.
     """
     if not (stripes.max_frames or stripes.max_bins):
         return window
@@ -128,5 +132,5 @@ def _stripe(size: int, largest: int, random: np.random.Generator) -> slice:
 
 
 def _float32(mel_TF: np.ndarray) -> np.ndarray:
-    """By torch, which does it some twenty times as fast as numpy does for fp16."""
+    """As float32. torch converts fp16 about twenty times as fast as numpy."""
     return torch.from_numpy(mel_TF).float().numpy()

@@ -1,4 +1,4 @@
-"""A fresh FLAP for a training run: tokenizer, towers, and where the audio encoder starts."""
+"""Builds the model and the tokenizer of a training run, with the initial audio weights."""
 
 from pathlib import Path
 
@@ -13,14 +13,25 @@ from flap.model.text_encoder import build_tokenizer
 from flap.pretrain.config import PretrainConfig
 
 
-def build(
+def build_model(
     config: PretrainConfig,
     encoder: EncoderConfig,
     model_config: ModelConfig,
     training: pd.DataFrame,
     tagger: Path,
 ) -> tuple[FlapModel, PreTrainedTokenizerBase, ImportReport | None]:
-    """Model and tokenizer, the same on every rank: all that is drawn comes from the seed."""
+    """Model and tokenizer, the same on every rank since all randomness comes from `config.seed`.
+
+    Args:
+        training: training clips; a tokenizer from scratch learns its vocabulary on `captions`.
+        tagger: folder of the tagger, the initial audio encoder with audio_weights: tagger.
+
+    Returns:
+        The model, the tokenizer, and the report of imported weights if there are any.
+
+    Raises:
+        UserError: weights or a text encoder cannot be loaded.
+    """
     torch.manual_seed(config.seed)
     captions = (caption for captions in training["captions"] for caption in captions)
     tokenizer = build_tokenizer(model_config.text, captions)

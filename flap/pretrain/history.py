@@ -1,4 +1,4 @@
-"""The history of a run as CSV, one row a step, which `dvc plots` draws."""
+"""The history of a run as a CSV with one row a step, for `dvc plots`."""
 
 import csv
 import math
@@ -8,54 +8,55 @@ from pathlib import Path
 import torch
 
 from flap.core.shards import atomic_path
-from flap.training.meter import Reading
+from flap.training.meter import StepMetrics
 
 Row = dict[str, str]
-MEASURED = Reading._fields  # of the machine, unlike the others not the same in each run
+MACHINE_COLUMNS = StepMetrics._fields  # depend on the machine, so they differ between runs
 
 _COLUMNS = (
     "step",
     "epoch",
     "loss",
-    "contrastive_loss",  # the parts of `loss`, empty where not trained
+    "contrastive_loss",  # the parts of `loss`; empty if not trained
     "reconstruction_loss",
     "learning_rate",
     "logit_scale",
     "gradient_norm",  # before clipping
-    "val_loss",  # contrastive, or of reconstruction where that alone is trained
+    "val_loss",  # contrastive; with captions: none, of reconstruction
     "val_recall_at_10",  # mean of both directions
-    *MEASURED,
+    *MACHINE_COLUMNS,
 )
 
 
 class History:
-    """Rows in memory and, after `flush`, on disk; `tell` is called with each new one."""
+    """Keeps rows in memory until `flush` writes them; `on_row` is called with each new row."""
 
-    def __init__(self, path: Path, rows: list[Row], tell: Callable[[Row], None] | None) -> None:
-        self._path, self._rows, self._tell = path, rows, tell
+    def __init__(self, path: Path, rows: list[Row], on_row: Callable[[Row], None] | None) -> None:
+        self._path, self._rows, self._on_row = path, rows, on_row
 
     @classmethod
     def resume(
-        cls, path: Path, steps_done: int, tell: Callable[[Row], None] | None = None
+        cls, path: Path, steps_done: int, on_row: Callable[[Row], None] | None = None
     ) -> "History":
-        """The rows that `path` has of the first `steps_done` steps."""
+        """A history that continues with the rows of the first `steps_done` steps in `path`."""
         if not path.exists():
-            return cls(path, [], tell)
+            return cls(path, [], on_row)
         with path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if int(row["step"]) <= steps_done]
-        return cls(path, rows, tell)
+        return cls(path, rows, on_row)
 
     def add(self, **values: float | torch.Tensor | None) -> None:
-        """Append a step; what is None or NaN becomes an empty cell."""
+        """Append the row of a step; None and NaN become empty cells."""
         row = dict.fromkeys(_COLUMNS, "")
         for name, value in values.items():
             if value is not None and not math.isnan(value):
                 row[name] = f"{float(value):.6g}"
         self._rows.append(row)
-        if self._tell is not None:
-            self._tell(row)
+        if self._on_row is not None:
+            self._on_row(row)
 
     def flush(self) -> None:
+        """Write all rows to disk atomically."""
         with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()

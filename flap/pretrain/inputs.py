@@ -1,4 +1,4 @@
-"""Windows, captions and masks → the keyword arguments of `FlapModel`, on its device."""
+"""Windows, captions and masks → keyword arguments of `FlapModel`."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,20 @@ from flap.model.windows import WindowBatch
 
 
 @dataclass(frozen=True)
-class ModelInputs:
+class InputBuilder:
     tokenizer: PreTrainedTokenizerBase
     config: FlapConfig
     device: torch.device
 
-    def of(
+    def build(
         self, windows: WindowBatch, captions: list[str], keep_BK: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        """No captions, no text: then the model embeds sound alone."""
+        """Arguments of `FlapModel.forward` as tensors on `device`.
+
+        Args:
+            captions: one for each window; an empty list leaves out the text inputs.
+            keep_BK: mask from `flap.model.masking`; None for no mask.
+        """
         inputs = {"input_features": windows.mel_BCTF, "is_longer": windows.longer_B}
         if captions:
             inputs |= tokenize(self.tokenizer, captions, self.config.max_text_tokens)

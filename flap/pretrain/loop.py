@@ -1,7 +1,7 @@
-"""The training loop: steps, evaluations, checkpoints, and what the history says of them.
+"""The training loop: steps, evaluations, checkpoints and the history.
 
-Everything but the weights is a function of the step: data order, masks, seeds and rate. So a run
-resumed from a checkpoint goes on as if it had not stopped.
+Data order, masks, seeds and learning rate are functions of the step. So a run that resumes from a
+checkpoint gives the same result as a run that was never stopped.
 """
 
 import math
@@ -20,15 +20,15 @@ from flap.model.flap import FlapModel
 from flap.model.masking import check_mask
 from flap.pretrain.config import PretrainConfig
 from flap.pretrain.history import History, Row
-from flap.pretrain.inputs import ModelInputs
+from flap.pretrain.inputs import InputBuilder
 from flap.pretrain.objective import Losses
 from flap.pretrain.step import Step
 from flap.pretrain.step_flops import StepFlops
 from flap.pretrain.validation import NOT_VALIDATED, Validation, validate, validate_reconstruction
-from flap.training.batches import Batch, WindowDraw, read_batches
+from flap.training.batches import Batch, WindowSampler, read_batches
 from flap.training.checkpoint import Checkpoints
-from flap.training.distributed import Ranks
-from flap.training.meter import Meter
+from flap.training.distributed import World
+from flap.training.meter import StepMeter
 from flap.training.order import MicroBatches, PairOrder
 from flap.training.schedule import set_learning_rate
 from flap.training.sharding import moving_average, parallel_from_environment, parameter_groups
@@ -38,52 +38,49 @@ CHECKPOINTS, HISTORY = "checkpoints", "history.csv"
 
 @dataclass
 class Trainer:
-    """Everything one rank needs to train `model` on `clips`."""
+    """Trains `model` on `clips`, on one rank of a run.
+
+    Raises:
+        UserError: on construction, settings do not fit together.
+    """
 
     config: PretrainConfig
     model: FlapModel
     tokenizer: PreTrainedTokenizerBase
-    clips: pd.DataFrame
-    validation: pd.DataFrame
-    ranks: Ranks
+    clips: pd.DataFrame  # of `training_clips`
+    validation: pd.DataFrame  # of `validation_clips`
+    world: World
 
     def __post_init__(self) -> None:
         config = self.config
-        if config.batch % self.ranks.world_size:
+        if config.batch % self.world.world_size:
             raise UserError(
-                f"pretrain.batch {config.batch} does not divide among "
-                f"{self.ranks.world_size} ranks; choose a multiple"
+                f"pretrain.batch {config.batch} is not a multiple of the "
+                f"{self.world.world_size} ranks; choose a multiple"
             )
-        hides = config.views > 1 or config.reconstruction_weight > 0
-        check_mask(config.mask, self.model.config.encoder.grid, "pretrain.mask", must_hide=hides)
-        # Without captions each clip still is one item of an epoch.
-        self.order = PairOrder(
-            pd.factorize(self.clips["path"])[0],
-            self.clips["captions"].map(len).clip(lower=1).to_numpy(),
-            seed=config.seed,
-            window=config.shuffle_shards,
-            batch=config.batch,
-            streams=config.streams,
-        )
+        must_hide = config.views > 1 or config.reconstruction_weight > 0
+        grid = self.model.config.encoder.grid
+        check_mask(config.mask, grid, "pretrain.mask", must_hide=must_hide)
+        self.order = self._make_order()
         self.total_steps = config.epochs * self.order.pairs_per_epoch // config.batch
         if not self.total_steps:
             raise UserError(
-                f"pretrain: {self.order.pairs_per_epoch} pairs an epoch make no batch of "
-                f"{config.batch}; lower pretrain.batch or raise pretrain.epochs"
+                f"pretrain: {config.epochs} epoch(s) of {self.order.pairs_per_epoch} pairs do not "
+                f"fill a batch of {config.batch}; lower pretrain.batch or raise pretrain.epochs"
             )
         self._prepare_model()
         self.average = None
         if config.ema_decay is not None:
             self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.ema_decay))
         average = None if self.average is None else self.trained
-        self.parallel = parallel_from_environment(self.model, average, self.ranks)
-        self.inputs = ModelInputs(self.tokenizer, self.model.config, self.ranks.device)
+        self.parallel = parallel_from_environment(self.model, average, self.world)
+        self.inputs = InputBuilder(self.tokenizer, self.model.config, self.world.device)
         self.step = Step(
             config,
             self.parallel,
             self.inputs,
             self.clips,
-            self.ranks,
+            self.world,
             self.total_steps,
         )
         self.optimizer = torch.optim.AdamW(
@@ -96,38 +93,42 @@ class Trainer:
 
     @property
     def trained(self) -> FlapModel:
-        """What is evaluated and kept: the average of the weights where there is one."""
+        """The model to evaluate and save: with `ema_decay`, the moving average of the weights."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
-    def run(self, folder: Path, tell: Callable[[Row], None] | None = None) -> None:
-        """Train to the end, resuming from what stands in `folder`; history and state go there.
+    def run(self, folder: Path, on_row: Callable[[Row], None] | None = None) -> None:
+        """Train to the end, from the last checkpoint in `folder` if there is one.
 
-        Afterwards `whole` gives the model to keep. `tell` is called with each row of the history.
+        Afterwards `full_model` returns the trained model.
+
+        Args:
+            folder: checkpoints and history are written here.
+            on_row: called with each new row of the history.
         """
         config, keeps_best = self.config, self.config.keep == "best"
         state = (self.model, self.optimizer)
         with Checkpoints(folder / CHECKPOINTS, *state, ema=self.average) as checkpoints:
             done = checkpoints.load().step
-            history = History.resume(folder / HISTORY, done, tell)
-            meter = Meter(self.ranks.device, StepFlops(self.model).take)
-            batches = meter.waiting_for(iter(self.batches(range(done, self.total_steps))))
+            history = History.resume(folder / HISTORY, done, on_row)
+            meter = StepMeter(self.world.device, StepFlops(self.model).take)
+            batches = meter.time_waits(iter(self.batches(range(done, self.total_steps))))
             bar = tqdm(
                 range(done, self.total_steps),
                 "pretrain",
                 initial=done,
                 total=self.total_steps,
                 unit="step",
-                disable=not self.ranks.is_first,
+                disable=not self.world.is_first,
             )
             for step in bar:
                 meter.start()
                 losses, gradient_norm = self.update(step, batches)
-                total = losses.total.item()  # waits for the device
-                reading = meter.stop(config.batch)
-                bar.set_postfix(loss=f"{total:.3f}", pairs_s=f"{reading.pairs_per_second:.0f}")
+                total = losses.total.item()  # waits for the GPU
+                speed = meter.stop(config.batch)
+                bar.set_postfix(loss=f"{total:.3f}", pairs_s=f"{speed.pairs_per_second:.0f}")
                 is_last = step + 1 == self.total_steps
                 is_evaluated = is_last or (step + 1) % config.evaluate_every == 0
-                found = self._validate() if is_evaluated else NOT_VALIDATED
+                scores = self._validate() if is_evaluated else NOT_VALIDATED
                 history.add(
                     step=step + 1,
                     epoch=(step + 1) * config.batch / self.order.pairs_per_epoch,
@@ -137,38 +138,42 @@ class Trainer:
                     learning_rate=self.optimizer.param_groups[0]["lr"],
                     logit_scale=self.model.logit_scale.exp().item(),
                     gradient_norm=gradient_norm,
-                    val_loss=found.loss,
-                    val_recall_at_10=found.recall_at_10,
-                    **reading._asdict(),
+                    val_loss=scores.loss,
+                    val_recall_at_10=scores.recall_at_10,
+                    **speed._asdict(),
                 )
                 is_due = is_last or (step + 1) % config.checkpoint_every == 0
                 if is_due or (is_evaluated and keeps_best):
-                    if self.ranks.is_first:
+                    if self.world.is_first:
                         history.flush()
-                    checkpoints.save(step + 1, score=found.recall_at_10)
+                    checkpoints.save(step + 1, score=scores.recall_at_10)
             if keeps_best:
                 checkpoints.wait()
                 checkpoints.load(checkpoints.folder.best())
         self.trained.eval()  # type: ignore[no-untyped-call]
 
     def update(self, step: int, batches: Iterator[Batch]) -> tuple[Losses, torch.Tensor]:
-        """One step of the optimiser; the losses of the global batch and its gradient's norm."""
+        """Take one optimiser step.
+
+        Returns:
+            The losses of the global batch, and the norm of its gradient before clipping.
+        """
         config = self.config
         set_learning_rate(
             self.optimizer, config.learning_rate, step, self.total_steps, config.warmup_steps
         )
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.step.backward(step, batches)
-        gradient_norm = self.parallel.clip(config.max_gradient_norm or math.inf)
+        gradient_norm = self.parallel.clip_gradients(config.max_gradient_norm or math.inf)
         self.optimizer.step()
         self.model.clamp_logit_scale()
         if self.average is not None:
             self.average.update_parameters(self.model)
         return losses, gradient_norm
 
-    def whole(self) -> FlapModel:
-        """After `run` the model to keep, whole on the first rank; every rank calls this."""
-        return self.parallel.whole(self.trained)
+    def full_model(self) -> FlapModel:
+        """The trained model, complete on the first rank. Every rank must call this after `run`."""
+        return self.parallel.full_model(self.trained)
 
     def _validate(self) -> Validation:
         if not self.parallel.evaluates:
@@ -178,9 +183,21 @@ class Trainer:
             return validate_reconstruction(self.trained, self.inputs, self.validation, mask)
         return validate(self.trained, self.inputs, self.validation)
 
+    def _make_order(self) -> PairOrder:
+        captions_of_clip = self.clips["captions"].map(len)
+        return PairOrder(
+            pd.factorize(self.clips["path"])[0],
+            captions_of_clip.clip(lower=1).to_numpy(),  # captions: none has one item a clip
+            seed=self.config.seed,
+            window=self.config.shuffle_shards,
+            batch=self.config.batch,
+            streams=self.config.streams,
+        )
+
     def _prepare_model(self) -> None:
+        """Move the model to the device, freeze unused parts, set up recomputation and compiling."""
         config, model = self.config, self.model
-        model.to(self.ranks.device)  # type: ignore[arg-type]
+        model.to(self.world.device)  # type: ignore[arg-type]
         if config.captions == "none":
             for part in (model.text_encoder, model.text_head, model.audio_head):
                 part.requires_grad_(False)
@@ -199,15 +216,15 @@ class Trainer:
         micro_batches = MicroBatches(
             self.order,
             steps,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
+            rank=self.world.rank,
+            world_size=self.world.world_size,
             micro_batch=config.micro_batch,
-            passes=self.step.passes,
+            forward_passes=self.step.forward_passes,
         )
-        draw = WindowDraw(
+        sampler = WindowSampler(
             clip_frames=encoder.clip_frames,
             fusion=self.model.config.fusion,
             stripes=config.spec_augment,
             seed=config.seed,
         )
-        return read_batches(self.clips, micro_batches, draw, workers=config.loader_workers)
+        return read_batches(self.clips, micro_batches, sampler, workers=config.loader_workers)

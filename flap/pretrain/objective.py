@@ -1,4 +1,4 @@
-"""What a step minimises: contrast over the global batch, reconstruction, or both."""
+"""The loss of a step: contrastive over the global batch, reconstruction, or both."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import torch
 
 from flap.model.flap import FlapOutput
 from flap.model.loss import contrastive_loss
-from flap.training.distributed import gather_rows, mean_over_ranks, own_rank
+from flap.training.distributed import gather_rows, get_rank, mean_over_ranks
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Equations 1 and 2; a part is None where it is not trained."""
+    """The losses of equations 1 and 2; None for a loss that is not trained."""
 
     contrastive: torch.Tensor | None
     reconstruction: torch.Tensor | None
@@ -25,7 +25,7 @@ class Losses:
         return torch.stack(parts).sum()
 
     def over_ranks(self) -> "Losses":
-        """The losses of the global batch, the same on every rank, without gradients."""
+        """The losses of the global batch: means over all ranks, detached from the graph."""
         contrastive, reconstruction = (
             None if part is None else mean_over_ranks(part)
             for part in (self.contrastive, self.reconstruction)
@@ -33,15 +33,19 @@ class Losses:
         return Losses(contrastive, reconstruction, self.reconstruction_weight)
 
 
-def global_contrast(output: FlapOutput) -> torch.Tensor:
-    """This rank's share of equation 1 over the global batch: its rows against those of all ranks.
+def global_contrastive_loss(output: FlapOutput) -> torch.Tensor:
+    """This rank's share of equation 1: its rows against the rows of all ranks.
 
-    The mean over ranks is the loss of the whole, and DDP's mean over ranks of the gradients, to
-    which every rank's share contributes through `gather_rows`, is the gradient of the whole.
+    The mean of the shares over ranks is the loss of the global batch. DDP averages the gradients
+    of the shares over ranks, and `gather_rows` passes gradients to all ranks, so the average is
+    the gradient of that loss.
+
+    Args:
+        output: embeddings of this rank, (V · B, E) of audio and (B, E) of text.
     """
     audio_BE, text_BE = output.audio_embeds, output.text_embeds
     assert audio_BE is not None and text_BE is not None and output.logit_scale is not None
-    # All ranks' rows of view 1, then of view 2, …
+    # Order of the gathered audio: view 1 of all ranks, then view 2 of all ranks, …
     clips_BVE = audio_BE.unflatten(0, (-1, len(text_BE))).transpose(0, 1)
     all_clips_GVE = gather_rows(clips_BVE.flatten(1)).unflatten(1, clips_BVE.shape[1:])
     return contrastive_loss(
@@ -50,5 +54,5 @@ def global_contrast(output: FlapOutput) -> torch.Tensor:
         output.logit_scale,
         all_audio_GE=all_clips_GVE.transpose(0, 1).flatten(0, 1),
         all_text_GE=gather_rows(text_BE),
-        first=own_rank() * len(text_BE),
+        first=get_rank() * len(text_BE),
     )

@@ -1,9 +1,9 @@
-"""FLOPs that a step's model needs: forward and backward pass of both towers and the decoder.
+"""Model FLOPs of a step: forward and backward pass of the audio encoder, text encoder and decoder.
 
-Counted on fake tensors, of a copy without weights, so that neither the run's numbers nor its
-random state are touched. A multiply-add counts as two. Not counted is what is done twice to save
-memory (GradCache's first pass, gradient checkpointing), nor what is a percent and less of a
-step: the logits' products, the optimiser, feature fusion.
+A copy of the model on fake tensors is counted, so counting changes neither results nor random
+state. A multiply-add counts as two FLOPs. Not counted are recomputations that save memory
+(GradCache's first pass, gradient checkpointing), and parts that make up at most about 1 % of a
+step: the products of the logits, the optimiser, feature fusion.
 """
 
 import copy
@@ -24,37 +24,37 @@ _Sizes = dict[str, tuple[int, ...]]
 
 
 class _Shape(NamedTuple):
-    """What a pair's FLOPs depend on; None stands for no mask, and for no text."""
+    """The sizes that determine the FLOPs of a pair."""
 
     views: int
-    kept: int | None
-    tokens: int | None
+    kept: int | None  # audio tokens that the mask keeps; None without a mask
+    tokens: int | None  # text tokens; None without text
 
 
 class StepFlops:
-    """Takes note of a model's training passes, those with gradients, by their shapes."""
+    """Records the shapes of a model's training passes (those with gradients) and counts FLOPs."""
 
     def __init__(self, model: FlapModel) -> None:
         self._model = model
         self._pairs: Counter[_Shape] = Counter()
         self._countable = True
-        self._of_windows: dict[tuple[int, int | None, bool], int] = {}
-        model.register_forward_pre_hook(self._note, with_kwargs=True)
+        self._audio_flops: dict[tuple[int, int | None, bool], int] = {}
+        model.register_forward_pre_hook(self._record, with_kwargs=True)
 
     def take(self) -> float:
-        """FLOPs of this rank's passes since the last call.
+        """FLOPs of this rank's training passes since the last call.
 
-        NaN with a text encoder that asks for the values of tensors, which fake ones lack.
+        NaN for a text encoder whose operations depend on values of tensors: fake tensors have none.
         """
         pairs, self._pairs = self._pairs, Counter()
         try:
             if self._countable:
-                return sum(n * (self._audio(one) + self._text(one)) for one, n in pairs.items())
+                return sum(n * (self._audio(s) + self._text(s)) for s, n in pairs.items())
         except DataDependentOutputException:
             self._countable = False
         return math.nan
 
-    def _note(self, module: nn.Module, arguments: Any, inputs: dict[str, torch.Tensor]) -> None:
+    def _record(self, module: nn.Module, arguments: Any, inputs: dict[str, torch.Tensor]) -> None:
         if not (torch.is_grad_enabled() and module.training):
             return
         pairs, keep, ids = (inputs.get(n) for n in ("input_features", "keep", "input_ids"))
@@ -67,20 +67,20 @@ class StepFlops:
         self._pairs[shape] += len(pairs)
 
     def _audio(self, shape: _Shape) -> int:
-        """Of one window's views. Without text nothing but reconstruction is minimised."""
+        """FLOPs of all views of one window. Without text the loss is reconstruction only."""
         views, kept, tokens = shape
         key = (views, kept, tokens is None)
-        if key not in self._of_windows:
+        if key not in self._audio_flops:
             encoder = self._model.config.encoder
             sizes: _Sizes = {"input_features": (1, 1, encoder.clip_frames, encoder.n_mels)}
             if kept is not None:
                 sizes["keep"] = (views, kept)
-            minimised = ["reconstruction_loss"] + ["audio_embeds"] * (tokens is not None)
-            self._of_windows[key] = self._count(sizes, minimised)
-        return self._of_windows[key]
+            outputs = ["reconstruction_loss"] + ["audio_embeds"] * (tokens is not None)
+            self._audio_flops[key] = self._count(sizes, outputs)
+        return self._audio_flops[key]
 
     def _text(self, shape: _Shape) -> int:
-        """Of one caption."""
+        """FLOPs of one caption, extrapolated from captions of 2, 3 and 4 tokens."""
         if shape.tokens is None:
             return 0
         at_two, at_three, at_four = self._text_at_2_3_4
@@ -90,30 +90,31 @@ class StepFlops:
 
     @cached_property
     def _text_at_2_3_4(self) -> list[int]:
-        """Of captions of so many tokens: a Transformer's FLOPs are a quadratic of their number."""
+        """FLOPs of captions of 2, 3 and 4 tokens: they are quadratic in the number of tokens."""
         return [self._count({"input_ids": (1, n)}, ["text_embeds"]) for n in (2, 3, 4)]
 
-    def _count(self, sizes: _Sizes, minimised: list[str]) -> int:
-        """Of a pass with inputs of these sizes, and of its gradients for these outputs."""
-        fake, twin = self._twin
-        with fake, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused, it goes unseen
+    def _count(self, sizes: _Sizes, outputs: list[str]) -> int:
+        """FLOPs of a forward pass with inputs of these sizes, and of the gradient of `outputs`."""
+        fake, model = self._fake_model
+        # The counter does not see inside of fused attention, so the math kernel is used.
+        with fake, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             dtypes = {"input_features": torch.float32}
             inputs = {n: torch.ones(s, dtype=dtypes.get(n, torch.long)) for n, s in sizes.items()}
             with FlopCounterMode(display=False) as counter:
-                output = twin(**inputs)
-                losses = [output[name].sum() for name in minimised if name in output]
+                output = model(**inputs)
+                losses = [output[name].sum() for name in outputs if name in output]
                 torch.stack(losses).sum().backward()
         return int(counter.get_total_flops())
 
     @cached_property
-    def _twin(self) -> tuple[FakeTensorMode, FlapModel]:
-        """The same model on fake tensors: not sharded, not compiled, nothing recomputed."""
+    def _fake_model(self) -> tuple[FakeTensorMode, FlapModel]:
+        """The model on fake tensors, without sharding, compilation or recomputation."""
         config = copy.deepcopy(self._model.config)
         config.fusion = False
         trained = {name: weight.requires_grad for name, weight in self._model.named_parameters()}
         fake = FakeTensorMode()
         with fake:
-            twin = FlapModel(config)
-        for name, weight in twin.named_parameters():
+            model = FlapModel(config)
+        for name, weight in model.named_parameters():
             weight.requires_grad_(trained[name])
-        return fake, twin
+        return fake, model

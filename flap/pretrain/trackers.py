@@ -1,8 +1,8 @@
-"""TensorBoard, MLflow and Weights & Biases, each as a `Tracker` of rows with a step.
+"""TensorBoard, MLflow and Weights & Biases behind one interface, `Tracker`.
 
-A run that goes on after a kill is one run to them too: TensorBoard hides the steps that are told
-again, the others are not told what they have already. W&B knows what it has only where it is
-online.
+A run that resumes after a kill repeats some steps, but stays one run in each tracker. TensorBoard
+hides the first copy of a repeated step. MLflow and W&B skip steps that they have already; W&B
+knows those only online.
 """
 
 import json
@@ -19,16 +19,16 @@ PROJECT = "flap"  # MLflow's experiment and W&B's project, unless their own vari
 
 
 @dataclass(frozen=True)
-class Run:
-    """What trackers are told of a run before its first step."""
+class RunInfo:
+    """Description of a run for its trackers."""
 
-    name: str  # of letters and digits; the same when the run goes on
+    name: str  # letters and digits; the same after a resume
     folder: Path  # for the trackers' files
     parameters: dict[str, Any]  # by section
 
 
 class Tracker(Protocol):
-    """Made with a run and the first step that it will be told."""
+    """Logs the steps of a run. The constructor takes the run and its first step to log."""
 
     def add(self, step: int, values: dict[str, float]) -> None: ...
 
@@ -36,7 +36,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    def __init__(self, run: Run, first_step: int) -> None:
+    def __init__(self, run: RunInfo, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.folder / "tensorboard" / run.name
@@ -54,7 +54,7 @@ class TensorBoard:
 
 
 class Mlflow:
-    def __init__(self, run: Run, first_step: int) -> None:
+    def __init__(self, run: RunInfo, first_step: int) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
@@ -64,9 +64,9 @@ class Mlflow:
         known = client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else client.create_experiment(name)
         found = client.search_runs([experiment], f"attributes.run_name = '{run.name}'")
-        ours = found[0] if found else client.create_run(experiment, run_name=run.name)
-        self._run_id = ours.info.run_id
-        self._last_step = ours.data.metrics.get("step", 0)
+        mlflow_run = found[0] if found else client.create_run(experiment, run_name=run.name)
+        self._run_id = mlflow_run.info.run_id
+        self._last_step = mlflow_run.data.metrics.get("step", 0)
         client.update_run(self._run_id, status="RUNNING")
         flat = pd.json_normalize(run.parameters).to_dict("records")[0]
         parameters = [Param(str(name), str(value)) for name, value in flat.items()]
@@ -85,7 +85,7 @@ class Mlflow:
 
 
 class Wandb:
-    def __init__(self, run: Run, first_step: int) -> None:
+    def __init__(self, run: RunInfo, first_step: int) -> None:
         import wandb
 
         self._run = wandb.init(
@@ -94,7 +94,7 @@ class Wandb:
             resume="allow",
             dir=run.folder,
             config=run.parameters,
-            settings=wandb.Settings(login_timeout=30),  # nobody may be there to give a key
+            settings=wandb.Settings(login_timeout=30),  # do not wait forever for an API key
         )
 
     def add(self, step: int, values: dict[str, float]) -> None:
@@ -105,7 +105,8 @@ class Wandb:
         self._run.finish(exit_code=0 if finished else 1)
 
 
-TRACKERS: dict[str, Callable[[Run, int], Tracker]] = {  # by package, which also is the extra
+# By package. The extras of pyproject.toml have the same names.
+TRACKERS: dict[str, Callable[[RunInfo, int], Tracker]] = {
     "tensorboard": TensorBoard,
     "mlflow": Mlflow,
     "wandb": Wandb,

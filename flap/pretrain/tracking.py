@@ -1,7 +1,7 @@
-"""The history's rows, told to experiment trackers: `FLAP_TRACKERS=tensorboard,mlflow,wandb`.
+"""Sends the rows of the history to experiment trackers: `FLAP_TRACKERS=tensorboard,mlflow,wandb`.
 
-Each tracker has a thread of its own, so a slow server holds up no step; one that fails is left
-out from then on, with a warning.
+Each tracker runs in its own thread, so a slow server delays no step. A tracker that fails is
+switched off with a warning.
 """
 
 import os
@@ -15,43 +15,43 @@ from tqdm import tqdm
 
 from flap.core.errors import UserError, first_line
 from flap.pretrain.history import Row
-from flap.pretrain.trackers import TRACKERS, Run, Tracker
+from flap.pretrain.trackers import TRACKERS, RunInfo, Tracker
 
 
 def trackers_from_environment() -> list[str]:
-    """The names in FLAP_TRACKERS, none if it is not set.
+    """The trackers that FLAP_TRACKERS names; none if it is not set.
 
     Raises:
         UserError: a name is unknown, or its package is not installed.
     """
-    named = os.environ.get("FLAP_TRACKERS", "")
-    names = [name.strip() for name in named.split(",") if name.strip()]
+    setting = os.environ.get("FLAP_TRACKERS", "")
+    names = [name.strip() for name in setting.split(",") if name.strip()]
     for name in names:
         if name not in TRACKERS:
-            raise UserError(f"FLAP_TRACKERS={named}: expected some of {', '.join(TRACKERS)}")
+            raise UserError(f"FLAP_TRACKERS={setting}: expected some of {', '.join(TRACKERS)}")
         try:
             import_module(name)
         except ImportError:
             raise UserError(
-                f"FLAP_TRACKERS={named}: {name} is not installed; "
+                f"FLAP_TRACKERS={setting}: {name} is not installed; "
                 f"uv pip install -c requirements/main.txt -e '.[{name}]'"
             ) from None
     return names
 
 
-class Tracking:
-    """The trackers of a run, each in its thread; as a context it closes them at the end."""
+class TrackerGroup:
+    """The trackers of a run, each in its own thread; leaving the `with` block closes them."""
 
-    def __init__(self, names: list[str], run: Run) -> None:
+    def __init__(self, names: list[str], run: RunInfo) -> None:
         self._threads = [_TrackerThread(name, run) for name in dict.fromkeys(names)]
 
     def add(self, row: Row) -> None:
-        """Tell a row of the history; cells that are empty are left out."""
+        """Log a row of the history, without its empty cells."""
         values = {name: float(cell) for name, cell in row.items() if cell}
         for thread in self._threads:
             thread.add(values)
 
-    def __enter__(self) -> "Tracking":
+    def __enter__(self) -> "TrackerGroup":
         return self
 
     def __exit__(
@@ -62,7 +62,7 @@ class Tracking:
 
 
 class _TrackerThread:
-    def __init__(self, name: str, run: Run) -> None:
+    def __init__(self, name: str, run: RunInfo) -> None:
         self._name, self._run = name, run
         self._tracker: Tracker | None = None
         self._failed = False
@@ -82,7 +82,7 @@ class _TrackerThread:
             call()
         except Exception as error:
             self._failed = True
-            tqdm.write(f"pretrain: {self._name} failed, goes on without: {first_line(error)}")
+            tqdm.write(f"pretrain: {self._name} failed and is switched off: {first_line(error)}")
 
     def _add(self, values: dict[str, float]) -> None:
         step = int(values["step"])

@@ -1,1 +1,1 @@
-"""Waveforms and captions → what a FLAP model takes, as a `transformers` processor."""
+"""The `transformers` processor of FLAP: waveforms and captions → inputs of the model."""

@@ -1,8 +1,8 @@
-"""`FlapFeatureExtractor` and `FlapProcessor`: waveform + text → the inputs of `FlapModel`.
+"""`FlapFeatureExtractor` and `FlapProcessor`: waveforms and captions → inputs of `FlapModel`.
 
-The log-mel is the one of the stage `audio`, the windows are those of evaluation, so a waveform
-gets the embedding that retrieval scored. Importing this module registers both classes with the
-Auto classes.
+Log-mels are those of the stage `audio`, and windows are those of evaluation. So a waveform gets the
+same embedding as in the stage `retrieval`. Importing this module registers both classes with the
+Auto classes of transformers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from flap.model.text_encoder import tokenize
 from flap.model.windows import middle_windows
 
 Waveform = np.ndarray | Sequence[float]
-_MOST_CHANNELS = 32  # an axis this short is one of channels, not of time
+_MAX_CHANNELS = 32  # an axis this short holds channels, not time
 
 
 class FlapFeatureExtractor(FeatureExtractionMixin):
@@ -37,7 +37,7 @@ class FlapFeatureExtractor(FeatureExtractionMixin):
     Args:
         front_end: values of `AudioConfig`, section `audio` of params.yaml.
         clip_frames: frames of a window.
-        fusion: whether windows have LS-CLAP's four channels.
+        fusion: whether windows have the four channels of LS-CLAP's feature fusion.
     """
 
     model_input_names: ClassVar[list[str]] = ["input_features", "is_longer"]
@@ -57,53 +57,53 @@ class FlapFeatureExtractor(FeatureExtractionMixin):
         return_tensors: str = "pt",
         device: str = "cpu",
     ) -> BatchFeature:
-        """`input_features` (B, C, T, F) and `is_longer` (B,) as tensors.
+        """Compute `input_features` (B, C, T, F) and `is_longer` (B,) as tensors on the CPU.
 
         Args:
-            audio: one mono waveform or several, full scale = 1, of any rate.
-            sampling_rate: of all of them, Hz; another than the front end's is resampled.
-            return_tensors: PyTorch's alone.
-            device: where the log-mels are computed; the tensors are on the CPU.
+            audio: a mono waveform or several, with full scale 1.
+            sampling_rate: Hz, of all waveforms; they are resampled to the front end's rate.
+            return_tensors: only "pt", PyTorch.
+            device: device that computes the log-mels.
 
         Raises:
             ValueError: a waveform is not mono, not of floats, not finite, or shorter than a frame.
         """
         _check_tensors(return_tensors)
         config = AudioConfig.model_validate(self.front_end)
-        heard = [_heard(one, sampling_rate, config) for one in _batch(audio)]
-        mels = fbank(config, torch.device(device))([one.to(device) for one in heard])
+        waveforms = [_prepare(samples, sampling_rate, config) for samples in _as_list(audio)]
+        mels = fbank(config, torch.device(device))([samples.to(device) for samples in waveforms])
         windows = middle_windows(
             (mel_TF.cpu().numpy() for mel_TF in mels), self.clip_frames, self.fusion
         )
         return BatchFeature({"input_features": windows.mel_BCTF, "is_longer": windows.longer_B})
 
 
-def _batch(audio: Any) -> list[np.ndarray]:
-    several = len(audio) > 0 and np.ndim(audio[0]) > 0
-    return [np.asarray(one) for one in (audio if several else [audio])]
+def _as_list(audio: Any) -> list[np.ndarray]:
+    is_batch = len(audio) > 0 and np.ndim(audio[0]) > 0
+    return [np.asarray(samples) for samples in (audio if is_batch else [audio])]
 
 
 def _check_tensors(return_tensors: str) -> None:
     if return_tensors != "pt":
-        raise ValueError(f"return_tensors is '{return_tensors}': only PyTorch's, 'pt', are made")
+        raise ValueError(f"return_tensors is '{return_tensors}'; only PyTorch's 'pt' is supported")
 
 
-def _heard(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> torch.Tensor:
-    """A waveform at the front end's rate, up to its cap."""
-    if samples.ndim != 1 or len(samples) <= _MOST_CHANNELS:
+def _prepare(samples: np.ndarray, rate_hz: int, config: AudioConfig) -> torch.Tensor:
+    """Check a waveform, cut it to `max_seconds`, and resample it to the front end's rate."""
+    if samples.ndim != 1 or len(samples) <= _MAX_CHANNELS:
         raise ValueError(f"a waveform has the shape {samples.shape}: average its channels first")
     if not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(f"a waveform holds {samples.dtype}: divide it, so that full scale is 1")
+        raise ValueError(f"a waveform is of {samples.dtype}: convert it to floats in -1..1")
     if len(samples) * 1000 < config.frame_ms * rate_hz:
         raise ValueError(f"a waveform of {len(samples)} samples is shorter than one frame")
     if not np.isfinite(samples).all():
-        raise ValueError("a waveform holds NaN or infinity")
-    heard = samples[: round(config.max_seconds * rate_hz)].astype(np.float32)
-    return torch.from_numpy(resample(heard, rate_hz, config.sample_rate_hz))
+        raise ValueError("a waveform contains NaN or infinity")
+    start = samples[: round(config.max_seconds * rate_hz)].astype(np.float32)
+    return torch.from_numpy(resample(start, rate_hz, config.sample_rate_hz))
 
 
 class FlapProcessor(ProcessorMixin):
-    """Feature extractor and tokenizer in one; kept in the model's folder."""
+    """Feature extractor and tokenizer of a model; saved in the model's folder."""
 
     def __init__(
         self, feature_extractor: FlapFeatureExtractor, tokenizer: PreTrainedTokenizerBase
@@ -117,8 +117,15 @@ class FlapProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """Tensors for `FlapModel`: of the captions, padded and cut at the model's length, of the
-        waveforms, or of both.
+        """Inputs of `FlapModel` for captions, waveforms or both, as PyTorch tensors.
+
+        Args:
+            text: captions, padded to the longest and cut to the model's maximum length.
+            audio: mono waveforms, see `FlapFeatureExtractor`.
+            sampling_rate: Hz; required with `audio`.
+
+        Raises:
+            ValueError: there is no input, or `sampling_rate` is missing, or a waveform is invalid.
         """
         _check_tensors(return_tensors)
         if text is None and audio is None:
@@ -129,18 +136,18 @@ class FlapProcessor(ProcessorMixin):
             inputs |= tokenize(self.tokenizer, captions, self.tokenizer.model_max_length)
         if audio is not None:
             if sampling_rate is None:
-                raise ValueError("sampling_rate is missing: of how many samples a second is audio?")
+                raise ValueError("sampling_rate is missing: give the rate of audio in Hz")
             inputs |= self.feature_extractor(audio, sampling_rate)
         return BatchFeature(inputs)
 
 
-def processor_of(
+def build_processor(
     model: FlapModel, tokenizer: PreTrainedTokenizerBase, front_end: Mapping[str, Any]
 ) -> FlapProcessor:
-    """The processor that belongs to a trained model.
+    """The processor of a trained model.
 
     Args:
-        front_end: the provenance of the MELS that it was trained on.
+        front_end: provenance of the MELS that the model was trained on.
     """
     tokenizer.model_max_length = model.config.max_text_tokens
     extractor = FlapFeatureExtractor(

@@ -12,11 +12,11 @@ from flap.core.errors import UserError
 from flap.model.masking import draw_mask
 from flap.model.tagger import Tagger
 from flap.tagger.config import TaggerConfig
-from flap.training.batches import Batch, WindowDraw, read_batches
+from flap.training.batches import Batch, WindowSampler, read_batches
 from flap.training.checkpoint import Checkpoints
 from flap.training.order import MicroBatches, PairOrder
 from flap.training.schedule import set_learning_rate
-from flap.training.seeds import seed_of
+from flap.training.seeds import derive_seed
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
         betas=config.betas,
         weight_decay=config.weight_decay,
     )
-    draw = WindowDraw(tagger.config.clip_frames, False, config.spec_augment, config.seed)
+    draw = WindowSampler(tagger.config.clip_frames, False, config.spec_augment, config.seed)
     with Checkpoints(checkpoints, tagger, optimizer) as saved:
         steps = range(saved.load().step, total_steps)
         batches = read_batches(
@@ -88,7 +88,7 @@ def _loss(
     The mean over 527 classes would make the gradient of the few present classes tiny.
     """
     device = next(tagger.parameters()).device
-    generator = torch.Generator().manual_seed(seed_of(config.seed, step))
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, step))
     keep_BK = draw_mask(config.mask, tagger.config.grid, config.batch, generator)
     logits_BX = tagger.logits(
         batch.windows.mel_BCTF.to(device), None if keep_BK is None else keep_BK.to(device)

@@ -1,3 +1,4 @@
-"""The mechanics of training: data order, batches, schedule, ranks, checkpoints."""
+"""The mechanics of training: data order, batches, learning rate, processes, checkpoints."""
 
-RANKS_FOLDER = "FLAP_RANKS_FOLDER"  # set by the launcher where all ranks are on one machine
+# The launcher sets this variable to a private folder if all ranks run on one machine.
+RENDEZVOUS_FOLDER = "FLAP_RANKS_FOLDER"

@@ -1,4 +1,4 @@
-"""Pairs → batches of mel windows, read ahead by PyTorch's DataLoader."""
+"""Pairs → batches of log-mel windows, loaded in advance by PyTorch's DataLoader."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from flap.core.errors import UserError
 from flap.mels.reader import MelReader
 from flap.model.windows import SpecAugment, Window, WindowBatch, make_window, spec_augment, stack
 from flap.training.order import MicroBatches, Pair
-from flap.training.prefetch import fetched_ahead
+from flap.training.prefetch import with_prefetch
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class WindowDraw:
-    """How a training window is drawn from a clip; all that is random comes from `seed`."""
+class WindowSampler:
+    """Draws a training window from a clip; all random choices follow from `seed` and the pair."""
 
     clip_frames: int
     fusion: bool
@@ -38,22 +38,22 @@ class WindowDraw:
 def read_batches(
     clips: pd.DataFrame,
     batches: MicroBatches,
-    draw: WindowDraw,
+    sampler: WindowSampler,
     *,
     workers: int,
 ) -> Iterator[Batch]:
-    """The windows of this rank's micro-batches.
+    """Load the windows of this rank's micro-batches.
 
     Args:
-        clips: columns path and row, as `flap.mels.clips.usable_clips` gives them.
-        workers: processes that read ahead; 0 reads in this one.
+        clips: columns `path` and `row`, as `flap.mels.clips.usable_clips` returns them.
+        workers: worker processes of the loader; 0 loads in this process.
 
     Raises:
-        UserError: as of `flap.mels.reader.MelReader.read`.
+        UserError: a shard cannot be read, see `flap.mels.reader.MelReader.read`.
     """
     loader = DataLoader(
-        _Windows(clips, draw),
-        batch_sampler=fetched_ahead(batches, clips["path"].to_numpy()),
+        _WindowDataset(clips, sampler),
+        batch_sampler=with_prefetch(batches, clips["path"].to_numpy()),
         collate_fn=_collate,
         num_workers=workers,
     )
@@ -61,21 +61,22 @@ def read_batches(
         yield from loader
         return
     except UserError as error:
-        told = str(error)
-    # A worker's error has its traceback in the message. Raised out here, ours lets the loader go.
-    raise UserError(told.rpartition(f"{UserError.__name__}: ")[2].strip())
+        message = str(error)
+    # A worker's error carries the worker's traceback in its message, before our message. Raised
+    # outside of the `except` block, the new error holds no reference to the loader.
+    raise UserError(message.rpartition(f"{UserError.__name__}: ")[2].strip())
 
 
-class _Windows(Dataset[tuple[Window, Pair]]):
-    """Windows by `Pair`."""
+class _WindowDataset(Dataset[tuple[Window, Pair]]):
+    """`Pair` → its window."""
 
-    def __init__(self, clips: pd.DataFrame, draw: WindowDraw) -> None:
+    def __init__(self, clips: pd.DataFrame, sampler: WindowSampler) -> None:
         self._paths, self._rows = clips["path"].to_numpy(), clips["row"].to_numpy()
-        self._draw, self._reader = draw, MelReader()
+        self._sampler, self._reader = sampler, MelReader()
 
     def __getitem__(self, pair: Pair) -> tuple[Window, Pair]:
         mel_TF = self._reader.read(self._paths[pair.clip], int(self._rows[pair.clip]))
-        return self._draw(mel_TF, pair), pair
+        return self._sampler(mel_TF, pair), pair
 
 
 def _collate(items: list[tuple[Window, Pair]]) -> Batch:

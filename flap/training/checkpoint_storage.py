@@ -1,4 +1,4 @@
-"""What DCP is given to write and read checkpoints our way, and its errors as they were."""
+"""Writer and planner for torch.distributed.checkpoint (DCP), and the cause of its errors."""
 
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ State = dict[str, Any]
 
 
 class PublishingWriter(FileSystemWriter):
-    """Writes a partial checkpoint and publishes it when every rank has written its share.
+    """Writes a partial checkpoint, and publishes it when every rank has written its share.
 
-    DCP calls `finish` on the first rank and tells all ranks how it ended.
+    DCP calls `finish` on the first rank only, and raises its error on all ranks.
     """
 
     def __init__(self, folder: CheckpointFolder, progress: Progress) -> None:
-        # No copying ahead: all is in host memory, and it would open a context on the first GPU.
+        # The state is in host memory already. Copying ahead would open a context on the first GPU.
         super().__init__(folder.partial(progress.step), per_thread_copy_ahead=0)
         self._folder, self._progress = folder, progress
 
@@ -33,7 +33,7 @@ class PublishingWriter(FileSystemWriter):
         try:
             return super().write_data(plan, planner)
         except RuntimeError as error:
-            # `torch.save` cannot end its file on a full disk either, and reports only that.
+            # On a full disk `torch.save` also fails to close its file, and raises that error only.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -43,9 +43,10 @@ class PublishingWriter(FileSystemWriter):
         self._folder.publish(self._progress)
 
 
-class ExactPlanner(DefaultLoadPlanner):
-    """Takes a checkpoint of the very same names, shapes and types; DCP's own would cast types
-    and pass over tensors that the model lacks.
+class StrictLoadPlanner(DefaultLoadPlanner):
+    """Loads only checkpoints with exactly the expected names, shapes and dtypes.
+
+    DCP's default planner casts dtypes and ignores tensors that the model lacks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +56,7 @@ class ExactPlanner(DefaultLoadPlanner):
     def set_up_planner(
         self, state_dict: State, metadata: Metadata | None = None, is_coordinator: bool = False
     ) -> None:
-        """Leave out the optimiser states of parameters that had no gradient before the save."""
+        """Skip optimiser states that the checkpoint lacks: their parameters had no gradient yet."""
         assert metadata is not None
         states = state_dict["optimizer"]["state"]
         for name, parts in list(states.items()):
@@ -66,25 +67,25 @@ class ExactPlanner(DefaultLoadPlanner):
 
     def create_local_plan(self) -> LoadPlan:
         assert self.metadata is not None
-        saved = {(k, _kind(v)) for k, v in self.metadata.state_dict_metadata.items()}
-        wanted = {(k, _kind(v)) for k, v in self.state_dict.items()}
-        if saved != wanted:
-            name = min(name for name, _ in saved ^ wanted)
+        saved = {(k, _signature(v)) for k, v in self.metadata.state_dict_metadata.items()}
+        expected = {(k, _signature(v)) for k, v in self.state_dict.items()}
+        if saved != expected:
+            name = min(name for name, _ in saved ^ expected)
             raise UserError(
-                f"{self._folder}: a checkpoint of another model or optimiser ({name} differs); "
-                f"remove {self._folder.parent} to train from the start"
+                f"{self._folder}: the checkpoint is of another model or optimiser ({name} "
+                f"differs); remove {self._folder.parent} to train from the start"
             )
         return super().create_local_plan()
 
 
-def _kind(entry: Any) -> tuple[torch.Size, torch.dtype] | None:
-    """Shape and type of a tensor in memory or on disk; None for other values."""
+def _signature(entry: Any) -> tuple[torch.Size, torch.dtype] | None:
+    """Shape and dtype of a tensor in memory or on disk; None for other values."""
     if isinstance(entry, TensorStorageMetadata):
         return entry.size, entry.properties.dtype
     return (entry.size(), entry.dtype) if isinstance(entry, torch.Tensor) else None
 
 
-def cause(error: CheckpointException) -> BaseException:
-    """What really failed: an OSError if some rank had one, else the first that DCP collected."""
+def root_cause(error: CheckpointException) -> BaseException:
+    """The error behind DCP's: an OSError if any rank had one, else the first error."""
     failures = [failure for failure, _ in error.failures.values()]
     return next((one for one in failures if isinstance(one, OSError)), failures[0])

@@ -1,4 +1,4 @@
-"""Ranks: set-up from torchrun's environment, and a gather that gradients flow through."""
+"""The processes of a training run: set-up from torchrun's environment, and collectives."""
 
 import hashlib
 import os
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from flap.training import RANKS_FOLDER
+from flap.training import RENDEZVOUS_FOLDER
 
 _DRAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among all of them."""
+class World:
+    """The processes of a run, seen from this process."""
 
     rank: int
     world_size: int
@@ -30,55 +30,58 @@ class Ranks:
 
 
 @contextmanager
-def ranks_from_environment() -> Iterator[Ranks]:
-    """Join the process group that torchrun describes (NCCL on GPUs, else gloo); leave at the end.
+def world_from_environment() -> Iterator[World]:
+    """Join the process group that torchrun describes, and leave the group at the end.
 
-    Without torchrun's variables the process is alone and no group is made.
+    The backend is NCCL on GPUs and gloo on CPUs. Without torchrun's variables, the world is this
+    process alone, without a process group.
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else None
     if device:
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:
-        yield Ranks(0, 1, device or torch.device("cpu"))
+        yield World(0, 1, device or torch.device("cpu"))
         return
-    dist.init_process_group("nccl" if cuda else "gloo", init_method=_meeting_place())
+    dist.init_process_group("nccl" if cuda else "gloo", init_method=_init_method())
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), device or torch.device("cpu"))
+        yield World(dist.get_rank(), dist.get_world_size(), device or torch.device("cpu"))
     finally:
-        # Gloo's threads let go of the last tensors, for which they need the interpreter's lock.
-        # Whoever frees the group, DDP for one, holds that lock and would wait for them for ever.
+        # Gloo's threads need Python's GIL to free their last tensors. An object that destroys the
+        # group, such as DDP, holds the GIL while it waits for those threads: a deadlock. So the
+        # threads get time to finish first.
         time.sleep(_DRAIN_SECONDS)
         dist.destroy_process_group()
 
 
 @contextmanager
-def first_rank_first(ranks: Ranks) -> Iterator[None]:
-    """Around what the first rank does for all: the others come to the block when it has left it."""
-    if ranks.world_size > 1 and not ranks.is_first:
+def first_rank_first(world: World) -> Iterator[None]:
+    """Run the block on the first rank, then on all others."""
+    if world.world_size > 1 and not world.is_first:
         dist.barrier()
     yield
-    if ranks.world_size > 1 and ranks.is_first:
+    if world.world_size > 1 and world.is_first:
         dist.barrier()
 
 
-def is_same_on_all_ranks(text: str, ranks: Ranks) -> bool:
-    """Whether every rank calls this with the same text; every rank gets the same answer."""
-    if ranks.world_size == 1:
+def is_same_on_all_ranks(text: str, world: World) -> bool:
+    """Whether all ranks pass the same text. Every rank must call this, and gets the same answer."""
+    if world.world_size == 1:
         return True
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])
-    least, most = (torch.tensor(number, device=ranks.device) for _ in range(2))
+    least, most = (torch.tensor(number, device=world.device) for _ in range(2))
     dist.all_reduce(least, dist.ReduceOp.MIN)
     dist.all_reduce(most, dist.ReduceOp.MAX)
     return bool(least == most)
 
 
-def _meeting_place() -> str:
-    """Ranks of one machine meet in a file of the launcher's folder; a port would be open to all.
+def _init_method() -> str:
+    """The URL at which the ranks meet.
 
-    A restart's ranks meet elsewhere: in the file stand the dead ones' addresses.
+    On one machine the URL names a file, since a port would be open to other users. Each restart
+    uses a new file, because the old file holds the addresses of dead ranks.
     """
-    folder = os.environ.get(RANKS_FOLDER)
+    folder = os.environ.get(RENDEZVOUS_FOLDER)
     if not folder:
         return "env://"
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -102,7 +105,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    """The mean of every rank's `value`; no gradient flows through it."""
+    """The mean of `value` over all ranks, detached from the graph."""
     value = value.detach().clone()
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(value)
@@ -110,13 +113,16 @@ def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def own_rank() -> int:
-    """This process's number, 0 if it is alone."""
+def get_rank() -> int:
+    """The rank of this process; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def gather_rows(rows_BE: torch.Tensor) -> torch.Tensor:
-    """Rows of all ranks in rank order (W·B, E); the gradients of every rank's loss reach them."""
+    """The rows of all ranks in rank order, (W · B, E).
+
+    The gradient of a rank's rows is the sum over the losses of all ranks.
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows_BE
     return _GatherRows.apply(rows_BE)  # type: ignore[no-untyped-call]

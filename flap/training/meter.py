@@ -1,4 +1,4 @@
-"""How fast training runs: pairs a second, waiting for data, memory, share of the device's peak."""
+"""Throughput of training: pairs a second, share of time spent on data, memory, MFU."""
 
 import math
 import re
@@ -14,32 +14,32 @@ from flap.training.peak import peak_flops
 Item = TypeVar("Item")
 
 
-class Reading(NamedTuple):
-    """Of one step."""
+class StepMetrics(NamedTuple):
+    """Measurements of one step."""
 
     pairs_per_second: float
-    data_wait: float  # share of the step's time
-    peak_memory_gib: float  # so far: of the GPU, or of this process
-    mfu: float  # model FLOPs of the step / what the device could do meanwhile; NaN if unknown
+    data_wait: float  # share of the step's time spent waiting for data
+    peak_memory_gib: float  # since the start: of the GPU, or of this process on a CPU
+    mfu: float  # model FLOPs utilisation, 0..1; NaN if the FLOPs or the peak are unknown
 
 
-class Meter:
-    """A stopwatch around each step; time between steps does not count.
+class StepMeter:
+    """Measures each step between `start` and `stop`; the time between steps does not count.
 
     Args:
-        take_flops: FLOPs of this rank since it was last called; asked where the peak is known.
-            NaN gives an `mfu` of NaN.
+        count_flops: returns the FLOPs of this rank since the last call, NaN if unknown. Called
+            only if the peak of the device is known.
 
     Raises:
-        UserError: as `peak_flops`.
+        UserError: FLAP_PEAK_TFLOPS is not a number above 0.
     """
 
-    def __init__(self, device: torch.device, take_flops: Callable[[], float]) -> None:
+    def __init__(self, device: torch.device, count_flops: Callable[[], float]) -> None:
         self._device, self._waited, self._started = device, 0.0, 0.0
-        self._peak_flops, self._take_flops = peak_flops(device), take_flops
+        self._peak_flops, self._take_flops = peak_flops(device), count_flops
 
-    def waiting_for(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The items; the time that they take to come is waited."""
+    def time_waits(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield `items`; the time until each arrives counts as waiting for data."""
         while True:
             before = time.perf_counter()
             try:
@@ -52,10 +52,14 @@ class Meter:
     def start(self) -> None:
         self._waited, self._started = 0.0, time.perf_counter()
 
-    def stop(self, pairs: int) -> Reading:
-        """What the step of `pairs` pairs took; its work on the device is done."""
+    def stop(self, pairs: int) -> StepMetrics:
+        """Measurements of the step since `start`.
+
+        Args:
+            pairs: pairs of the global batch. The device must have finished the step.
+        """
         seconds = time.perf_counter() - self._started
-        return Reading(
+        return StepMetrics(
             pairs_per_second=pairs / seconds,
             data_wait=self._waited / seconds,
             peak_memory_gib=self._peak_memory_gib(),
@@ -63,7 +67,7 @@ class Meter:
         )
 
     def _mfu(self, seconds: float) -> float:
-        """Of this rank; all have equal shares of a step."""
+        """MFU of this rank; all ranks have equal shares of a step."""
         if math.isnan(self._peak_flops):
             return math.nan
         return self._take_flops() / seconds / self._peak_flops
@@ -71,9 +75,9 @@ class Meter:
     def _peak_memory_gib(self) -> float:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 2**30
-        # Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+        # A process inherits getrusage's ru_maxrss from its parent, so it is of no use here.
         status = Path("/proc/self/status")
-        if not status.exists():  # only Linux has it
+        if not status.exists():  # not Linux
             return math.nan
         (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
         return int(kib) / 2**20

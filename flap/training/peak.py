@@ -1,4 +1,4 @@
-"""What a device could do at most: FLOP/s of dense products in bf16, which training uses on GPUs."""
+"""Peak FLOP/s of a device for dense bf16 matrix products, which GPUs train with."""
 
 import math
 import os
@@ -9,10 +9,10 @@ import torch
 from flap.core.errors import UserError
 
 _VARIABLE = "FLAP_PEAK_TFLOPS"
-# TFLOP/s without sparsity, accumulated in float32, by the device's whole name without "NVIDIA":
-# another form of a card (laptop, MIG share) is another device. From NVIDIA's datasheets of each
-# card, RTX 4090 from the whitepaper of the Ada architecture; where a datasheet has the figure
-# with sparsity alone, half of that. V100 has no bf16: its fp16.
+# TFLOP/s without sparsity, accumulated in float32. A pattern must match the full device name after
+# "NVIDIA", because variants of a card (laptop, MIG slice) have other peaks. Source: NVIDIA's
+# datasheets; for the RTX 4090 the whitepaper of the Ada architecture. If a datasheet gives only
+# the figure with sparsity, this table has half of it. The V100 lacks bf16, so its fp16 counts.
 _PEAK_TFLOPS = {
     r"(Tesla )?V100-SXM[23]-(16|32)GB": 125,
     r"(Tesla )?V100-PCIE-(16|32)GB": 112,
@@ -30,30 +30,30 @@ _PEAK_TFLOPS = {
 
 
 def peak_flops(device: torch.device) -> float:
-    """FLOP/s of `device`: what FLAP_PEAK_TFLOPS says, else the known card's, NaN of any other.
+    """Peak FLOP/s of `device`: FLAP_PEAK_TFLOPS if it is set, else the table; NaN if unknown.
 
     Raises:
-        UserError: FLAP_PEAK_TFLOPS is no number above 0.
+        UserError: FLAP_PEAK_TFLOPS is not a number above 0.
     """
-    named = os.environ.get(_VARIABLE)
-    if named:
-        return 1e12 * _positive(named)
+    setting = os.environ.get(_VARIABLE)
+    if setting:
+        return 1e12 * _parse_tflops(setting)
     if device.type != "cuda":
         return math.nan
-    return 1e12 * _of_card(torch.cuda.get_device_name(device))
+    return 1e12 * _card_tflops(torch.cuda.get_device_name(device))
 
 
-def _of_card(name: str) -> float:
+def _card_tflops(name: str) -> float:
     name = name.removeprefix("NVIDIA ")
-    fits = (tflops for card, tflops in _PEAK_TFLOPS.items() if re.fullmatch(card, name))
-    return next(fits, math.nan)
+    matches = (tflops for card, tflops in _PEAK_TFLOPS.items() if re.fullmatch(card, name))
+    return next(matches, math.nan)
 
 
-def _positive(named: str) -> float:
+def _parse_tflops(setting: str) -> float:
     try:
-        tflops = float(named)
+        tflops = float(setting)
     except ValueError:
         tflops = math.nan
     if not 0 < tflops < math.inf:
-        raise UserError(f"{_VARIABLE}={named}: expected TFLOP/s of one device, a number above 0")
+        raise UserError(f"{_VARIABLE}={setting}: expected a device's TFLOP/s, a number above 0")
     return tflops

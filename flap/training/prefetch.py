@@ -1,8 +1,8 @@
-"""Shards that lie elsewhere are fetched before training comes to them.
+"""Prefetching of remote shards: shards are copied to this machine before training needs them.
 
-The order of pairs is known, so threads walk it ahead of the batches that are dealt out, and have
-every shard copied that they come upon, up to as many as two windows of this rank's streams have:
-those that are read now, and the next. What is not there in time is fetched by its reader.
+The order of pairs is known in advance. Threads go through that order ahead of training and copy
+every shard that they meet. They hold at most the shards of two windows of this rank's streams:
+the window in use and the next one. If a copy is late, the reader fetches the shard itself.
 """
 
 import threading
@@ -15,21 +15,21 @@ from flap.core.errors import UserError
 from flap.mels.copies import copy_of
 from flap.training.order import MicroBatches, Pair
 
-_FETCHES = 4  # at a time; a store gives a single one a fraction of the network
-_ROOM_SECONDS = 1.0  # between looks for room on the disk, which other ranks may have left
+_THREADS = 4  # one download alone does not use the full bandwidth of a store
+_DISK_RETRY_SECONDS = 1.0  # on a full disk; other ranks may free space meanwhile
 
 
-def fetched_ahead(batches: MicroBatches, paths: np.ndarray) -> "MicroBatches | FetchedAhead":
-    """The same batches; their shards are fetched ahead where `paths` are heads.
+def with_prefetch(batches: MicroBatches, paths: np.ndarray) -> "MicroBatches | PrefetchedBatches":
+    """`batches`, with prefetching if their MELS shards are in a remote store.
 
     Args:
-        paths: (clips,) each clip's MELS shard or head.
+        paths: (clips,) MELS shard of each clip, or the local head of a remote shard.
     """
-    return FetchedAhead(batches, paths) if copy_of(paths[0]) else batches
+    return PrefetchedBatches(batches, paths) if copy_of(paths[0]) else batches
 
 
-class FetchedAhead:
-    """Micro-batches whose shards are fetched ahead, from when they are iterated."""
+class PrefetchedBatches:
+    """Micro-batches whose shards are prefetched while they are iterated over."""
 
     def __init__(self, batches: MicroBatches, paths: np.ndarray) -> None:
         self._batches, self._paths = batches, paths
@@ -38,42 +38,43 @@ class FetchedAhead:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[Pair]]:
-        # Threads begin here, when the loader has forked its workers.
-        most = 2 * self._batches.shards_at_a_time
-        ahead = _Ahead(self._plan(), most, self._batches.per_round)
+        # The threads start here, after the loader has forked its workers.
+        max_shards = 2 * self._batches.open_shards
+        prefetcher = _Prefetcher(self._plan(), max_shards, self._batches.batches_per_round)
         try:
             for number, batch in enumerate(self._batches):
-                ahead.reach(number)
+                prefetcher.reach(number)
                 yield batch
         finally:
-            ahead.stop()
+            prefetcher.stop()
 
     def _plan(self) -> Iterator[tuple[int, str]]:
-        """Number of each batch with every shard that it reads."""
+        """(number of a batch, shard) for every shard that the batch reads."""
         for number, batch in enumerate(self._batches):
             for path in dict.fromkeys(self._paths[pair.clip] for pair in batch):
                 yield number, path
 
 
-class _Ahead:
-    """Fetches what a plan names, and holds it until the plan is past it."""
+class _Prefetcher:
+    """Fetches the shards of a plan, and holds each until training has read it."""
 
-    def __init__(self, plan: Iterator[tuple[int, str]], most: int, batches: int) -> None:
+    def __init__(self, plan: Iterator[tuple[int, str]], max_shards: int, max_batches: int) -> None:
         """
         Args:
-            most: shards held at a time.
-            batches: how many of them are looked ahead, however few shards they read.
+            plan: (number of a batch, shard) in the order of training.
+            max_shards: shards held at a time.
+            max_batches: how many batches the plan may be ahead of training.
         """
-        self._plan, self._most, self._batches = plan, most, batches
-        self._reached, self._seen, self._stopped = 0, 0, False
-        self._last: dict[str, int] = {}  # shard → the last batch known to read it
+        self._plan, self._max_shards, self._max_batches = plan, max_shards, max_batches
+        self._reached, self._planned, self._stopped = 0, 0, False
+        self._last: dict[str, int] = {}  # shard → the last planned batch that reads it
         self._holds: dict[str, IO[bytes]] = {}
         self._changed = threading.Condition()
-        for _ in range(_FETCHES):
+        for _ in range(_THREADS):
             threading.Thread(target=self._run, daemon=True).start()
 
     def reach(self, number: int) -> None:
-        """Batch `number` is dealt out: shards that only earlier ones read are let go."""
+        """Release the shards that only batches before `number` read."""
         with self._changed:
             self._reached = number
             past = [path for path, last in self._last.items() if last < number]
@@ -96,15 +97,15 @@ class _Ahead:
             self._fetch(path)
 
     def _next(self) -> str | None:
-        """The next shard of the plan that is not held yet; None at the end."""
+        """The next shard of the plan that is not held yet; None at the end of the plan."""
         while True:
-            with self._changed:  # anew for each step, that `reach` may come between
-                self._changed.wait_for(lambda: self._stopped or self._may_look())
+            with self._changed:  # released in each iteration, so that `reach` can run in between
+                self._changed.wait_for(lambda: self._stopped or self._has_capacity())
                 found = None if self._stopped else next(self._plan, None)
                 if found is None:
                     return None
                 number, path = found
-                self._seen = number
+                self._planned = number
                 if number < self._reached:
                     continue
                 is_new = path not in self._last
@@ -112,24 +113,25 @@ class _Ahead:
                 if is_new:
                     return path
 
-    def _may_look(self) -> bool:
-        return len(self._last) < self._most and self._seen < self._reached + self._batches
+    def _has_capacity(self) -> bool:
+        is_near = self._planned < self._reached + self._max_batches
+        return is_near and len(self._last) < self._max_shards
 
     def _fetch(self, path: str) -> None:
         copy = copy_of(path)
         assert copy
         hold = copy.hold()
         try:
-            while self._is_ahead(path) and not copy.fetch():
+            while self._is_needed(path) and not copy.fetch():
                 with self._changed:
-                    self._changed.wait(_ROOM_SECONDS)
-        except UserError:  # who reads the shard tries again, and says it
+                    self._changed.wait(_DISK_RETRY_SECONDS)
+        except UserError:  # the reader of the shard tries again and reports the error
             pass
         with self._changed:
-            if self._is_ahead(path) and path not in self._holds:
+            if self._is_needed(path) and path not in self._holds:
                 self._holds[path] = hold
             else:
                 hold.close()
 
-    def _is_ahead(self, path: str) -> bool:
+    def _is_needed(self, path: str) -> bool:
         return not self._stopped and path in self._last

@@ -1,4 +1,4 @@
-"""Learning rate as a pure function of the step."""
+"""The learning rate as a function of the step."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int) -> float:
-    """Factor of the peak rate: linear from 0 over the warm-up, then half a cosine to 0."""
+    """Factor of the peak rate: rises linearly to 1 in the warm-up, then falls to 0 as a cosine."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
@@ -16,6 +16,6 @@ def warmup_cosine(step: int, total_steps: int, warmup_steps: int) -> float:
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, peak: float, step: int, total_steps: int, warmup_steps: int
 ) -> None:
-    """Set the rate of this step on all parameters."""
+    """Set the learning rate of `step` in all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = peak * warmup_cosine(step, total_steps, warmup_steps)

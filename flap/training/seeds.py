@@ -1,8 +1,8 @@
-"""Seeds for independent draws, mixed from what they are for."""
+"""Seeds for independent random draws."""
 
 import numpy as np
 
 
-def seed_of(*parts: int) -> int:
-    """A 63-bit seed; the same parts give the same seed on every machine."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def derive_seed(*keys: int) -> int:
+    """A 63-bit seed derived from `keys`; the same on every machine."""
+    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,9 +1,9 @@
-"""Training with a part of the model on each rank (FSDP2), where `FLAP_SHARDING` asks for it.
+"""Sharded training by FSDP2: each rank holds a part of the model.
 
-`none`, the default, is DDP. By `model` parameters, gradients and the optimiser's state are
-divided over all ranks, and a block's parameters are whole on a rank only while it computes.
-Gradients are means over ranks both ways, so results differ by rounding only. A process that is
-alone holds all.
+`FLAP_SHARDING` chooses: `none`, the default, is DDP; `model` shards parameters, gradients and
+optimiser state over all ranks. FSDP2 gathers the parameters of a block only while the block
+computes. Both average gradients over ranks, so their results differ by rounding only. A run of
+one process is never sharded.
 """
 
 import os
@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from flap.core.errors import UserError
 from flap.model.flap import FlapModel, FlapOutput
-from flap.training.distributed import Ranks, mean_over_ranks
+from flap.training.distributed import World, mean_over_ranks
 from flap.training.parallel import Parallel, Replicated
 
 _VARIABLE = "FLAP_SHARDING"
@@ -29,9 +29,13 @@ _Tensors = Sequence[torch.Tensor]
 
 
 def parallel_from_environment(
-    model: FlapModel, average: FlapModel | None, ranks: Ranks
+    model: FlapModel, average: FlapModel | None, world: World
 ) -> Parallel:
-    """`model`, on its device, shared as FLAP_SHARDING says; its average, if any, is as well.
+    """`model` with the parallelism that FLAP_SHARDING chooses.
+
+    Args:
+        model: on the device of this rank.
+        average: moving average of the model's weights; sharded as the model is.
 
     Raises:
         UserError: FLAP_SHARDING is neither `none` nor `model`.
@@ -39,35 +43,35 @@ def parallel_from_environment(
     chosen = os.environ.get(_VARIABLE) or "none"
     if chosen not in ("none", "model"):
         raise UserError(f"{_VARIABLE}={chosen}: expected none or model")
-    if chosen == "none" or ranks.world_size == 1:
-        return Replicated(model, ranks)
+    if chosen == "none" or world.world_size == 1:
+        return Replicated(model, world)
     if average is not None:
         shard(average)
-    return Sharded(model, ranks)
+    return Sharded(model, world)
 
 
 class Sharded(Parallel):
-    """A part of every tensor on each rank, by FSDP2.
+    """A part of every parameter on each rank, by FSDP2.
 
-    Scalars, of which the logit scale is one, cannot be sharded: each rank holds them, and their
-    gradients are averaged here.
+    FSDP2 cannot shard scalars such as the logit scale. Each rank holds a copy of them, and this
+    class averages their gradients.
     """
 
-    def __init__(self, model: FlapModel, ranks: Ranks) -> None:
-        super().__init__(model, ranks)
+    def __init__(self, model: FlapModel, world: World) -> None:
+        super().__init__(model, world)
         shard(model)
 
     @property
-    def towers(self) -> Callable[..., FlapOutput]:
+    def wrapped_model(self) -> Callable[..., FlapOutput]:
         return self.model
 
     @property
     def evaluates(self) -> bool:
-        return True  # without its part no rank could compute
+        return True  # a forward pass needs the parameters of every rank
 
     @contextmanager
-    def pass_of(self, *, last: bool) -> Iterator[None]:
-        """Gradients are summed whole on each rank, and over ranks after the last pass alone."""
+    def accumulate(self, *, last: bool) -> Iterator[None]:
+        """Each rank sums full gradients; the last micro-batch reduces them over ranks."""
         root = self.model
         assert isinstance(root, FSDPModule)
         root.set_requires_gradient_sync(last)
@@ -76,12 +80,12 @@ class Sharded(Parallel):
         if last:
             self._complete_gradients()
 
-    def idle(self, module: nn.Module) -> torch.Tensor:
-        """Not in the graph: there a sharded module's parameters are not whole."""
-        return torch.zeros((), device=self.ranks.device)
+    def zero_loss(self, module: nn.Module) -> torch.Tensor:
+        """Outside of the graph, where the parameters of an unused module stay sharded."""
+        return torch.zeros((), device=self.world.device)
 
-    def clip(self, limit: float) -> torch.Tensor:
-        scalars, shards = _scalars_apart(self.model.parameters())
+    def clip_gradients(self, limit: float) -> torch.Tensor:
+        scalars, shards = _split_scalars(self.model.parameters())
         square = get_total_norm(_gradients(shards)).square()
         dist.all_reduce(square)
         norm = (square + get_total_norm(_gradients(scalars)).square()).sqrt()
@@ -89,13 +93,13 @@ class Sharded(Parallel):
             clip_grads_with_norm_(weights, limit, norm)
         return norm
 
-    def whole(self, model: FlapModel) -> FlapModel:
+    def full_model(self, model: FlapModel) -> FlapModel:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = get_model_state_dict(model, options=options)
-        whole = FlapModel(model.config)
-        if self.ranks.is_first:
-            whole.load_state_dict(state)
-        return whole.eval()  # type: ignore[no-untyped-call]
+        full = FlapModel(model.config)
+        if self.world.is_first:
+            full.load_state_dict(state)
+        return full.eval()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _complete_gradients(self) -> None:
@@ -106,7 +110,7 @@ class Sharded(Parallel):
                 weight.grad = torch.zeros_like(weight)
             elif weight.ndim == 0:
                 weight.grad = mean_over_ranks(weight.grad)
-        # As under DDP, batch statistics are the first rank's.
+        # As with DDP, all ranks take the batch-norm statistics of the first rank.
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 for buffer in module.buffers():
@@ -114,22 +118,23 @@ class Sharded(Parallel):
 
 
 def shard(model: FlapModel) -> None:
-    """Shard each Transformer block of `model`, and the rest as one; frees the other ranks' parts.
+    """Shard `model` in place: each Transformer block on its own, and the rest as one unit.
 
-    Blocks are the members of the outermost lists of modules: of the audio encoder, the decoder,
-    and of any text encoder of transformers.
+    A block is a member of an outermost `ModuleList`. The audio encoder, the decoder and the text
+    encoders of transformers keep their blocks in such lists.
     """
     scalars = {weight for weight in model.parameters() if weight.ndim == 0}
     for block in _blocks(model):
         fully_shard(block, reshard_after_forward=True)
-    # The default keeps what runs first whole; so are parameters shards between any two passes.
+    # By default FSDP2 leaves the root unsharded after its forward pass. With `True`, all
+    # parameters are shards between two passes.
     fully_shard(model, reshard_after_forward=True, ignored_params=scalars)
     for method in ("get_audio_features", "get_text_features"):
         register_fsdp_forward_method(model, method)
 
 
 def moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Any], None]:
-    """The `multi_avg_fn` of an exponential average, which works on each rank's own shards."""
+    """The `multi_avg_fn` of an exponential moving average; averages the shards of each rank."""
 
     @torch.no_grad()
     def update(averages: _Tensors, weights: _Tensors, _: Any) -> None:
@@ -139,9 +144,12 @@ def moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Any], None]:
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """What an optimiser trains; scalars apart, since one fused update takes shards or none."""
+    """Parameter groups for the optimiser.
+
+    Scalars form a group of their own: a multi-tensor update cannot mix sharded and plain tensors.
+    """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    scalars, others = _scalars_apart(trained)
+    scalars, others = _split_scalars(trained)
     return [{"params": weights} for weights in (others, scalars) if weights]
 
 
@@ -153,7 +161,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _blocks(child)
 
 
-def _scalars_apart(
+def _split_scalars(
     weights: Iterable[nn.Parameter],
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     weights = list(weights)
@@ -161,10 +169,10 @@ def _scalars_apart(
 
 
 def _gradients(weights: Sequence[nn.Parameter]) -> list[torch.Tensor]:
-    """This rank's parts of the gradients there are."""
+    """This rank's shards of all gradients that exist."""
     return _local([weight.grad for weight in weights if weight.grad is not None])
 
 
 def _local(tensors: _Tensors) -> list[torch.Tensor]:
-    """This rank's part of each."""
+    """This rank's shard of each tensor; plain tensors as they are."""
     return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]

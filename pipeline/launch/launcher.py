@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from flap.core.errors import UserError
 from flap.core.executor import ray_address
 from flap.core.processes import exit_with_parent
-from flap.training import RANKS_FOLDER
+from flap.training import RENDEZVOUS_FOLDER
 from pipeline.launch.topology import Topology, topology
 
 _WAIT_SECONDS = 600  # for the head to begin, and for all nodes to come
@@ -89,7 +89,7 @@ def _by_torchrun(module: str, arguments: list[str], *, joins: bool) -> None:
         from pipeline.launch.elastic import run  # torch loads after --help and errors
 
         if node.head is None:
-            os.environ[RANKS_FOLDER] = folder
+            os.environ[RENDEZVOUS_FOLDER] = folder
         run(torchrun)
 
 

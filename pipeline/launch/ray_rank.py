@@ -24,7 +24,7 @@ from ray.train.collective import broadcast_from_rank_zero
 
 from flap.core.errors import UserError
 from flap.core.processes import SIGNALLED, supervised
-from flap.training import RANKS_FOLDER
+from flap.training import RENDEZVOUS_FOLDER
 from pipeline.launch.topology import interface
 
 # A rank whose peer left with a message to the user fails before that peer has ended and told it.
@@ -118,7 +118,7 @@ def _network(context: Any, environ: dict[str, str], folder: str) -> dict[str, st
     """
     is_one_machine = context.get_local_world_size() == context.get_world_size()
     own = interface(environ, "127.0.0.1" if is_one_machine else _node_address(), 0)
-    place = {RANKS_FOLDER: folder} if is_one_machine else _endpoint(own.address)
+    place = {RENDEZVOUS_FOLDER: folder} if is_one_machine else _endpoint(own.address)
     names = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), own.name)
     return names | environ | broadcast_from_rank_zero(place)
 
