@@ -12,7 +12,7 @@ from flap.core.config import load_section
 from flap.core.errors import UserError
 from flap.core.shards import shard_paths
 from flap.core.work import Work, fingerprint
-from flap.mels.heads import mels_from_environment, versions
+from flap.mels.stubs import mel_versions, mels_from_environment
 from flap.model.config import EncoderConfig, ModelConfig, WeightsConfig
 from flap.pretrain.config import PretrainConfig
 from flap.sources.config import DatasetsConfig
@@ -47,7 +47,7 @@ class Inputs:
             [*paths, *self.tagger.glob("*")],
             *sections,
             dropped=sorted(self.dropped),
-            mels=versions(self.mels, self.datasets),
+            mels=mel_versions(self.mels, self.datasets),
         )
 
 
@@ -122,7 +122,7 @@ def _train(
 ) -> None:
     """Model and processor into `folder`, where unfinished training stands."""
     from flap.mels.clips import check_front_end
-    from flap.mels.rows import fetch_rows
+    from flap.mels.remote_rows import fetch_rows
     from flap.pretrain.build import build
     from flap.pretrain.loop import Trainer
     from flap.pretrain.pairs import training_clips, validation_clips

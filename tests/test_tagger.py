@@ -148,5 +148,5 @@ def test_no_training_and_no_head_is_an_error(tmp_path: Path) -> None:
 def test_other_front_end_is_an_error(corpus: Corpus) -> None:
     clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
     check_front_end(clips, 32)
-    with pytest.raises(UserError, match=r"has 32 mel bins, encoder\.n_mels is 64"):
+    with pytest.raises(UserError, match=r"has 32 mel bins, but encoder\.n_mels is 64"):
         check_front_end(clips, 64)

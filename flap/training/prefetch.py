@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from flap.core.errors import UserError
-from flap.mels.copies import copy_of
+from flap.mels.shard_copies import shard_copy
 from flap.training.order import MicroBatches, Pair
 
 _FETCHES = 4  # at a time; a store gives a single one a fraction of the network
@@ -20,12 +20,12 @@ _ROOM_SECONDS = 1.0  # between looks for room on the disk, which other ranks may
 
 
 def fetched_ahead(batches: MicroBatches, paths: np.ndarray) -> "MicroBatches | FetchedAhead":
-    """The same batches; their shards are fetched ahead where `paths` are heads.
+    """The same batches; their shards are fetched ahead where `paths` are stubs.
 
     Args:
-        paths: (clips,) each clip's MELS shard or head.
+        paths: (clips,) each clip's MELS shard or stub.
     """
-    return FetchedAhead(batches, paths) if copy_of(paths[0]) else batches
+    return FetchedAhead(batches, paths) if shard_copy(paths[0]) else batches
 
 
 class FetchedAhead:
@@ -116,7 +116,7 @@ class _Ahead:
         return len(self._last) < self._most and self._seen < self._reached + self._batches
 
     def _fetch(self, path: str) -> None:
-        copy = copy_of(path)
+        copy = shard_copy(path)
         assert copy
         hold = copy.hold()
         try:
