@@ -24,6 +24,7 @@ from flap.captions.server import serve
 from flap.captions.words import WORDS_FILE
 from flap.core.config import load_section
 from flap.core.errors import UserError
+from flap.core.metrics import write_metrics
 from flap.core.shards import count_rows, shard_paths
 from flap.core.work import Work, fingerprint, identity, note_shard, run_shards
 from flap.llm.checkpoint import Manifest, read_manifest
@@ -156,7 +157,7 @@ def _publish(job: Job, metrics: Path, measured: dict[str, Any]) -> None:
             f"{failed} of {measured['rows']} requests failed; see the column `error` of "
             f"{job.work.folder}, mend it and run again: answers are kept"
         )
-    stage.write_metrics(metrics, measured)
+    write_metrics(metrics, measured)
     job.work.publish()
     typer.echo(f"captions: kept {measured['kept']} of {measured['rows']}, {failed} requests failed")
 

@@ -32,8 +32,10 @@ CORE = {
     "errors",
     "executor",
     "mels",
+    "metrics",
     "schemas",
     "shards",
+    "svg",
     "torchaudio_on_cpu",
     "work",
 }

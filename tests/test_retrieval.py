@@ -38,7 +38,7 @@ from flap.retrieval.config import (
 from flap.retrieval.embed import FlapEmbedder, embed_captions, embed_clips
 from flap.retrieval.models import RandomEmbedder, load_embedder
 from flap.retrieval.positives import own_captions, shared_captions
-from flap.retrieval.ranks import Ranks, rank_right_answers, rank_scores
+from flap.retrieval.ranks import QueryRanks, rank_right_answers, rank_scores
 from flap.retrieval.scores import chance_recall, describe, query_scores, scores
 from pipeline import retrieval as stage
 
@@ -103,7 +103,7 @@ def naive(scores_QX: np.ndarray, right_QX: np.ndarray) -> tuple[list[list[int]],
     return positions, ties
 
 
-def listed(ranks: Ranks) -> tuple[list[list[int]], list[int]]:
+def listed(ranks: QueryRanks) -> tuple[list[list[int]], list[int]]:
     return [own.tolist() for own in ranks.positions()], ranks.ties_Q.tolist()
 
 
@@ -298,7 +298,7 @@ def test_a_difference_is_surer_than_its_scores() -> None:
     found = compare(one, other, (1, 5), resamples=200, seed=0).loc[("text_to_audio", "R@5")]
     assert found["difference"] == pytest.approx((ranks == 6).mean())
     assert 0 < found["low"] < found["difference"] < found["high"]
-    with pytest.raises(UserError, match="other queries"):
+    with pytest.raises(UserError, match="different queries"):
         compare(one, other[:-1], (1,), resamples=1, seed=0)
 
 
