@@ -168,9 +168,7 @@ def test_without_enriched_captions_no_language_model_is_named(
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "params.paper.yaml"])
-def test_the_card_repeats_the_parameters_and_allows_missing_results(
-    name: str, tmp_path: Path
-) -> None:
+def test_the_card_repeats_the_parameters_without_results(name: str, tmp_path: Path) -> None:
     params = read_params(ROOT / name)
     benchmarks = dict.fromkeys(params["benchmarks"], "")
     facts = read_facts(tmp_path, tmp_path, list(params["datasets"]), benchmarks, CONFIG)

@@ -298,7 +298,7 @@ def test_captions_without_an_answer_and_empty_tables(folders: tuple[Path, Path])
     assert "Histogram of words" not in page
 
 
-def test_the_best_the_worst_and_random_ones_are_one_line(tmp_path: Path) -> None:
+def test_best_worst_and_random_examples_are_chosen(tmp_path: Path) -> None:
     """Ten shards of ten rows: 0 to 9 are rejected, 10 is the worst kept row, 95 to 99 tie."""
     rows = [
         caption_row(1, f"demo/{i:03d}")
@@ -437,7 +437,7 @@ def test_the_card_states_the_share_of_enriched_captions(folders: tuple[Path, Pat
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 1 / 3, 0.5, 2.0, 7.0])), min_size=1))
-def test_a_spread_is_that_of_the_rows(shards: list[list[float]]) -> None:
+def test_a_merged_distribution_is_that_of_all_rows(shards: list[list[float]]) -> None:
     distribution = Distribution.merged(
         [Distribution.from_column(np.array(shard, dtype=float)) for shard in shards]
     )
@@ -449,7 +449,7 @@ def test_a_spread_is_that_of_the_rows(shards: list[list[float]]) -> None:
         assert distribution.mean == pytest.approx(rows.mean())
 
 
-def test_a_figure_of_a_spread_is_weighted_by_its_rows() -> None:
+def test_a_histogram_is_weighted_by_rows() -> None:
     distribution = Distribution.from_column(np.array([1.0] * 5 + [3.0]))
     assert "over 6 captions: median 1." in histogram(distribution, "words", "captions", None)
 

@@ -1,1 +1,1 @@
-"""Commands for people, beside the stages: publish, compare, summary, the paper's tables."""
+"""Commands beside the stages: publish, compare, summary, and the paper's tables."""
