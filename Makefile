@@ -12,7 +12,7 @@ export UV_TORCH_BACKEND ?= auto
 endif
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help setup repro experiments join test check format serve clean
+.PHONY: help setup repro experiments join test check format serve docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,8 +44,11 @@ format: .venv/.done ## format the code and mend what ruff can
 serve: setup ## Prefect server and worker on 127.0.0.1, until Ctrl-C
 	@python -m pipeline.flows.serve
 
+docs: .venv/.done ## build the manual: build/docs, with search
+	@python docs/build.py
+
 clean: ## remove unfinished work and caches, never results
-	rm -rf .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .cache .mypy_cache .ruff_cache .pytest_cache build/docs build/pages
 	@test ! -d data/.work || find data/.work -mindepth 3 -maxdepth 3 ! -name published -exec rm -rf {} +
 
 .venv/.done: pyproject.toml requirements/main.txt

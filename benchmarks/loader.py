@@ -48,7 +48,7 @@ def main(
     """Time the loader and a run of the training loop."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
-        table = _write(Path(name), clips)
+        table = write_noise(Path(name), clips)
         loaded = _clips_per_second(table, seconds)
         history = _train(Path(name), table, batch, steps, width, depth)
     steady = history.iloc[1:]  # the first step warms up
@@ -99,7 +99,7 @@ def _config(batch: int) -> PretrainConfig:
     return PretrainConfig.model_validate(section)
 
 
-def _write(folder: Path, clips: int) -> pd.DataFrame:
+def write_noise(folder: Path, clips: int) -> pd.DataFrame:
     """Shards of noise, and the table of clips that training reads them by."""
     rng = np.random.default_rng(0)
     mel = mel_bytes(rng.normal(-5, 4, (FRAMES, BINS)))

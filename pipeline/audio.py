@@ -14,7 +14,7 @@ def main(clips: PathOption, out: PathOption) -> None:
     """Decode, resample and turn into log-mels every recording that the folder CLIPS names."""
     config = load_section(PARAMS, "audio", AudioConfig)
     shards = shard_paths(clips)
-    work = Work.open(out, fingerprint([], config))
+    work = Work.open(out, fingerprint("audio", [], config))
 
     from flap.audio.extract import extract_shard, recordings_of  # loads torch, after --help
 

@@ -93,7 +93,9 @@ def _open(clips: Path, tags: Path, llm: Path, out: Path, config: CaptionsConfig)
     asked = Asked(prompt, manifest.name, manifest.sha256, config)
     cache = out.parents[1] / ".cache" / "answers.sqlite"
     enrichment = Enrichment(asked, tags, cache, provenance)
-    return Job(enrichment, llm, shards, Work.open(out, fingerprint([], config, **made_of)))
+    return Job(
+        enrichment, llm, shards, Work.open(out, fingerprint("captions", [], config, **made_of))
+    )
 
 
 def _check_template(config: CaptionsConfig, prompt: Prompt, manifest: Manifest) -> None:

@@ -23,7 +23,7 @@ def main(
     config = load_section(params, "llm", LlmConfig)
     make = {"pypi": convert_package, "hub": download, "local": copy_directory}[config.kind]
     inputs = sorted(Path(config.source).glob("*")) if config.kind == "local" else []
-    work = Work.open(out, fingerprint([path for path in inputs if path.is_file()], config))
+    work = Work.open(out, fingerprint("llm", [path for path in inputs if path.is_file()], config))
     typer.echo(f"llm: {config.name} from {config.source} ({config.kind})")
     (work.folder / MANIFEST).unlink(missing_ok=True)
     make(config, work.folder)

@@ -44,6 +44,7 @@ class Inputs:
             for path in shard_paths(folder / dataset)
         ]
         return fingerprint(
+            "pretrain",
             [*paths, *self.tagger.glob("*")],
             *sections,
             dropped=sorted(self.dropped),

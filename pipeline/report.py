@@ -54,7 +54,7 @@ def _baseline(benchmark: BenchmarkConfig) -> str:
 
 def _publish(out: Path, name: str, text: str, config: Section) -> None:
     """Publish the folder `out` with this one file in it."""
-    work = Work.open(out, fingerprint([], config, text=text))
+    work = Work.open(out, fingerprint("report", [], config, text=text))
     with atomic_path(work.folder / name) as temporary:
         temporary.write_text(text)
     work.publish()

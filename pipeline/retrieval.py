@@ -31,7 +31,7 @@ def main(
         raise UserError(f"{PARAMS}: no benchmark '{benchmark}'; there are: {', '.join(benchmarks)}")
     chosen = benchmarks[benchmark]
     inputs = [*shard_paths(mels / chosen.dataset), *_model_files(chosen.model, model)]
-    work = Work.open(out, fingerprint(inputs, config, chosen))
+    work = Work.open(out, fingerprint("retrieval", inputs, config, chosen))
 
     # These imports load torch and transformers: after --help and errors of parameters.
     from flap.mels.clips import count_described

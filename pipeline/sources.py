@@ -37,14 +37,14 @@ def _make_demo(dataset: str, entry: DemoDataset, sources: SourcesConfig, out: Pa
 
     demo = DemoShards(dataset, entry, sources.shard_clips, out)
     inputs = [Path(entry.path)]
-    work = Work.open(out, fingerprint(inputs, entry, sources, dataset=dataset))
+    work = Work.open(out, fingerprint("sources", inputs, entry, sources, dataset=dataset))
     run_shards(demo, demo.shards, work, f"sources {dataset}", made_from=str)
     print_counts("sources", demo.n_clips, count_rows(work.folder), rejected=0)
     work.publish()
 
 
 def _read_corpus(dataset: str, entry: CorpusDataset, sources: SourcesConfig, out: Path) -> None:
-    work = Work.open(out, fingerprint([], entry, sources, dataset=dataset))
+    work = Work.open(out, fingerprint("sources", [], entry, sources, dataset=dataset))
     corpus = read_corpus(dataset, entry, Intake(work.folder, out))
     for note in corpus.notes:
         typer.echo(f"sources: {note}")

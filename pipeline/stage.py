@@ -1,6 +1,5 @@
 """How every stage starts: a command line by typer, and errors as people want to read them."""
 
-import ctypes
 import functools
 import json
 import os
@@ -15,18 +14,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flap.core.errors import UserError
+from flap.core.processes import SIGNALLED, exit_on_sigterm, exit_with_parent
 from flap.core.shards import DISK_FULL
 
 PARAMS = Path(os.environ.get("FLAP_PARAMS") or "params.yaml")
 PathOption = Annotated[Path, typer.Option(show_default=False)]
-INTERRUPTED = 128 + signal.SIGINT
-_PR_SET_PDEATHSIG = 1
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 def run(main: Callable[..., Any]) -> None:
     """Run `main` with its arguments from the command line; its docstring is the help."""
     exit_with_parent()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    exit_on_sigterm()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @app.command()
@@ -63,12 +62,6 @@ def _end(message: str) -> NoReturn:
     else:
         typer.echo(f"error: {message}", err=True)
     sys.exit(1)
-
-
-def exit_with_parent() -> None:
-    """Ask Linux for a SIGTERM when the parent dies, so that a killed DVC leaves no stage behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def print_counts(stage: str, rows_in: int, rows_out: int, rejected: int) -> None:

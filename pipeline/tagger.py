@@ -31,7 +31,7 @@ def main(
     from flap.mels.clips import check_front_end, dropped_clips, usable_clips
 
     dropped = dropped_clips(audit)
-    work = Work.open(out, fingerprint(inputs, config, encoder, dropped=sorted(dropped)))
+    work = Work.open(out, fingerprint("tagger", inputs, config, encoder, dropped=sorted(dropped)))
 
     from flap.model.tagger import save_tagger  # torch loads after --help and errors
     from flap.tagger.build import build

@@ -13,7 +13,7 @@ def main(mels: PathOption, tagger: PathOption, out: PathOption) -> None:
     """Tag every clip of a dataset."""
     config = load_section(PARAMS, "tagging", TaggingConfig)
     shards = shard_paths(mels)
-    work = Work.open(out, fingerprint(list(tagger.glob("*")), config))
+    work = Work.open(out, fingerprint("tagging", list(tagger.glob("*")), config))
 
     import torch  # after --help and errors in params.yaml
 

@@ -53,7 +53,7 @@ def write_inputs(root: Path, *, clips: int = 24, shard_clips: int = 8, **changes
         write_rows(root / "data/sources/demo" / name, shard, CLIPS, {})
         tags = [_tags(row) for row in shard if not row["clip_id"].endswith("7")]
         write_rows(root / "data/tagging/demo" / name, tags, TAGS, {})
-    _write_checkpoint(root / "data/llm/model")
+    write_checkpoint(root / "data/llm/model")
     sections = read_params(PARAMS)
     sections["captions"] |= {"concurrency": 4, "splits": ["train"], **changes}
     params = root / "params.yaml"
@@ -85,7 +85,7 @@ def _tags(row: dict[str, Any]) -> dict[str, Any]:
     return {"clip_id": row["clip_id"], "labels": labels, "scores": [0.9, 0.5], "tagger_id": "t"}
 
 
-def _write_checkpoint(folder: Path) -> None:
+def write_checkpoint(folder: Path) -> None:
     manifest = Manifest(
         name=MODEL,
         kind="local",

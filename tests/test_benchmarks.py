@@ -1,10 +1,13 @@
 """Every benchmark runs and prints the documented keys; speed is not tested."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import benchmarks.gpu
 from benchmarks import (
     audio_stage,
     captions,
@@ -16,6 +19,7 @@ from benchmarks import (
     scoring,
     train_step,
 )
+from benchmarks.gpu import run as gpu
 
 
 def test_ratio_is_the_median_over_rounds() -> None:
@@ -90,3 +94,33 @@ def test_scoring(capsys: pytest.CaptureFixture[str]) -> None:
     ratios = last_line(capsys)["ratios"]
     assert set(ratios) == {"speedup", "vs_sort_once", "extra_mb"}
     assert ratios["speedup"] > 1
+
+
+@pytest.mark.slow
+def test_gpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    gpu.main(out=tmp_path / "gpu.json", minutes=5, sections="", tiny=True)
+    last = last_line(capsys)
+    assert last == json.loads((tmp_path / "gpu.json").read_text())
+    assert last["errors"] == {} and last["skipped"] == []
+    documented = set(re.findall(r"\w+", str(benchmarks.gpu.__doc__)))
+    assert set(last["ratios"]) <= documented and set(last["seconds"]) == set(gpu.SECTIONS)
+    assert last["ratios"]["loss_error_fp32"] <= 1e-5 and last["ratios"]["ranking_same"] == 1
+
+
+def test_gpu_goes_on_after_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    sections = {"step": (fails, 0), "ranking": gpu.SECTIONS["ranking"], "fbank": (fails, 0)}
+    monkeypatch.setattr(gpu, "SECTIONS", sections)
+    gpu.main(out=None, minutes=5, sections="step,ranking", tiny=True)
+    last = last_line(capsys)
+    assert last["errors"] == {"step": "RuntimeError: no such kernel"}
+    assert set(last["ratios"]) == {"ranking_gpu", "ranking_same"}
+
+
+def test_gpu_leaves_out_what_time_does_not_allow(capsys: pytest.CaptureFixture[str]) -> None:
+    gpu.main(out=None, minutes=0, sections="ranking", tiny=True)
+    assert last_line(capsys)["skipped"] == ["ranking"]

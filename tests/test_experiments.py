@@ -19,7 +19,7 @@ from flap.experiments.results import row_scores
 from flap.experiments.variant import variant
 from flap.pretrain.config import PretrainConfig
 from flap.retrieval.config import RetrievalConfig
-from pipeline.commands import variant as stage
+from pipeline.experiments import variant as stage
 
 ROOT = Path(__file__).parents[1]
 ROWS = load_section(ROOT / "experiments/rows.yaml", "experiments", ExperimentsConfig)

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from flap.core import processes as children
+from flap.core import processes
 from flap.core.errors import UserError
 from flap.core.processes import Children, Stopped
 from pipeline.flows import dvc_graph, flow, serve
@@ -152,8 +152,8 @@ def test_an_interrupted_run_leaves_no_process_behind(prefect: None, workspace: P
 def test_ending_reaches_descendants_in_other_sessions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = ((signal.SIGINT, 0.5), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
-    monkeypatch.setattr(children, "GRACE_SECONDS", steps)
+    monkeypatch.setattr(processes, "INTERRUPT_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 2.0)
     script = "setsid sh -c 'echo $$ > pid; trap \"\" INT; sleep 300' & sleep 300"
     group = Children()
     child = group.start(["sh", "-c", f"cd {tmp_path}; {script}"], os.environ)
@@ -165,10 +165,7 @@ def test_ending_reaches_descendants_in_other_sessions(
         group.start(["true"], os.environ)
 
 
-def test_a_leftover_that_holds_the_output_open_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(children, "LEFTOVER_SECONDS", 0.2)
+def test_a_leftover_that_holds_the_output_open_is_killed() -> None:
     lines: list[str] = []
     script = "sleep 300 & echo $!; exit 3"
     assert Children().run(["sh", "-c", script], os.environ, lines.append) == 3

@@ -1,8 +1,7 @@
-"""The rules that hold the graph together: deps cover imports, params fit their classes, and
-packages import only what lies below them.
+"""The rules that hold the graph together: stages depend on their code, params fit their classes,
+and packages import only what lies below them.
 """
 
-import ast
 import importlib
 import pkgutil
 import re
@@ -14,132 +13,71 @@ import pytest
 from pydantic import BaseModel
 
 import flap
+from flap.core.code import import_closure, imports, module_file
 from flap.core.config import load_section, read_params
 from flap.experiments.variant import SECTIONS
+from pipeline.code import stage_names
 
 ROOT = Path(__file__).parents[1]
 GRAPH = read_params(ROOT / "dvc.yaml")
 STAGES: dict[str, Any] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
-EXPERIMENTS = read_params(ROOT / "experiments/dvc.yaml")["stages"]
+EXPERIMENTS: dict[str, Any] = {
+    name: stage.get("do", stage)
+    for name, stage in read_params(ROOT / "experiments/dvc.yaml")["stages"].items()
+}
 ALL = STAGES | {f"experiments/{name}": stage for name, stage in EXPERIMENTS.items()}
 PARAMS = ROOT / "params.yaml"
 PAPER = ROOT / "params.paper.yaml"
 
-CORE = {
-    "audioset",
-    "clips",
-    "config",
-    "errors",
-    "executor",
-    "mels",
-    "metrics",
-    "schemas",
-    "shards",
-    "svg",
-    "torchaudio_on_cpu",
-    "work",
-}
-MAY_IMPORT = {  # package → packages beside the core
-    "mels": set(),  # of the core itself
+MAY_IMPORT = {  # package → packages beside `core`
+    "core": set(),
+    "mels": set(),
     "sources": set(),
     "audio": set(),
     "audit": set(),
-    "tagger": {"model", "training"},
-    "tagging": {"model"},
+    "tagger": {"mels", "model", "training"},
+    "tagging": {"mels", "model"},
     "llm": set(),
     "captions": set(),
     "model": set(),
-    "training": {"model"},
-    "pretrain": {"model", "retrieval", "training"},
+    "training": {"mels", "model"},
+    "pretrain": {"mels", "model", "retrieval", "training"},
     "processor": {"audio", "model"},
-    "retrieval": {"audio", "model"},
+    "retrieval": {"audio", "mels", "model"},
     "report": set(),
     "flops": {"model"},
     "experiments": {"flops", "model", "pretrain", "retrieval"},
 }
 
 
-@cache
-def imports(file: Path) -> frozenset[str]:
-    """Dotted names of our own modules that `file` imports, lazily or at its head."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return frozenset(name for name in names if name.split(".")[0] in ("flap", "pipeline"))
+def stage_module(stage: str) -> str:
+    """The module of a stage's command, without the launcher."""
+    return str(re.findall(r"pipeline\.[\w.]+", ALL[stage]["cmd"])[-1])
 
 
-def module_file(name: str) -> Path | None:
-    base = ROOT / Path(*name.split("."))
-    for file in (base.with_suffix(".py"), base / "__init__.py"):
-        if file.exists():
-            return file
-    return None
-
-
-def closure(start: Path) -> set[Path]:
-    """All files of ours that running `start` can load."""
-    found, queue = set(), [start]
-    while queue:
-        file = queue.pop()
-        if file in found:
-            continue
-        found.add(file)
-        for name in imports(file):
-            parts = name.split(".")
-            ancestors = (".".join(parts[: i + 1]) for i in range(len(parts)))
-            queue += [target for target in map(module_file, ancestors) if target]
-    return found
-
-
-def starts_of(stage: str) -> list[Path]:
-    """The modules that a stage's command runs: its own, last, and the launcher's."""
-    modules = re.findall(r"pipeline\.(\w+)", ALL[stage]["cmd"])
-    return [ROOT / "pipeline" / f"{module}.py" for module in modules]
-
-
-@pytest.mark.parametrize("stage", ALL)
-def test_deps_cover_what_the_stage_imports(stage: str) -> None:
-    deps = [ROOT / dep for dep in ALL[stage]["deps"] if "${" not in dep]
-    files = set().union(*map(closure, starts_of(stage)))
-    files |= {
-        file.with_name(f"{stem}.csv")
-        for file in files
-        if file.stem == "audioset"
-        for stem in ("audioset_labels", "label_aliases")
-    }
-    missing = {
-        str(file.relative_to(ROOT))
-        for file in files
-        if not any(file == dep or dep in file.parents for dep in deps)
-    }
-    module = starts_of(stage)[-1].stem
-    if module in ("tagger", "pretrain", "report"):
-        missing.discard("flap/core/label_aliases.csv")  # they name classes, they map no labels
-    if module == "pretrain":  # saves the processor for those who use the model, and never runs it
-        missing = {file for file in missing if not file.startswith("flap/audio/")}
-    assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
+@pytest.mark.parametrize("stage", [stage for stage in ALL if stage != "code"])
+def test_a_stage_depends_on_the_code_that_is_computed_for_it(stage: str) -> None:
+    name = stage_module(stage).split(".")[-1]
+    assert name in stage_names()
+    code = [dep for dep in ALL[stage]["deps"] if dep.startswith(("flap", "pipeline", "data/code"))]
+    assert code == [f"data/code/{name}"]
 
 
 def test_a_row_depends_on_what_pretrain_depends_on() -> None:
-    for stage in ("train", "train-once"):
-        assert set(EXPERIMENTS[stage]["deps"]) == set(STAGES["pretrain"]["deps"])
+    assert set(EXPERIMENTS["train"]["deps"]) == set(STAGES["pretrain"]["deps"])
 
 
 @pytest.mark.parametrize("stage", ALL)
 def test_deps_exist(stage: str) -> None:
     outs = ("data/", "metrics", "experiments/history")
-    for dep in ALL[stage]["deps"]:
+    for dep in ALL[stage].get("deps", []):
         assert "${" in dep or dep.startswith(outs) or (ROOT / dep).exists(), dep
 
 
 @pytest.mark.parametrize("stage", ALL)
 def test_command_names_no_path_outside_deps_and_outs(stage: str) -> None:
     body = ALL[stage]
-    declared = list(body["deps"])
+    declared = list(body.get("deps", []))
     for key in ("outs", "metrics", "plots", "params"):
         declared += [next(iter(o)) if isinstance(o, dict) else o for o in body.get(key, [])]
     for path in re.findall(r"(?<!-)\b(?:data|metrics|experiments|docs)(?:/\S+)?", body["cmd"]):
@@ -150,14 +88,15 @@ def test_command_names_no_path_outside_deps_and_outs(stage: str) -> None:
 @pytest.mark.parametrize("stage", ALL)
 def test_params_cover_the_sections_that_the_stage_loads(stage: str) -> None:
     loaded, body = set(), ALL[stage]
-    for file in closure(starts_of(stage)[-1]):
-        loaded |= set(re.findall(r"load_section\(\s*\w+,\s*\"(\w+)\"", file.read_text()))
+    for name in import_closure(stage_module(stage)):
+        source = module_file(name).read_text()
+        loaded |= set(re.findall(r"load_section\(\s*\w+,\s*\"(\w+)\"", source))
     tracked = {
         name.split(".")[0]
         for param in body.get("params", [])
         for name in ([param] if isinstance(param, str) else next(iter(param.values())))
     }
-    paths = [*body["deps"], *(out for out in body.get("outs", []) if isinstance(out, str))]
+    paths = [*body.get("deps", []), *(out for out in body.get("outs", []) if isinstance(out, str))]
     if "experiments/rows.yaml" in paths:
         tracked |= {"experiments"}
     if "data/variant" in paths:  # the parameters of runs, as files
@@ -170,13 +109,14 @@ def test_params_cover_the_sections_that_the_stage_loads(stage: str) -> None:
 def test_stage_is_described_and_named_alike_everywhere(stage: str) -> None:
     assert STAGES[stage]["desc"]
     assert (ROOT / "pipeline" / f"{stage}.py").exists()
-    assert (ROOT / "flap" / stage / "__init__.py").exists()
+    if stage != "code":
+        assert (ROOT / "flap" / stage / "__init__.py").exists()
     assert (ROOT / "tests" / f"test_{stage}.py").exists()
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_packages_import_only_what_lies_below_them(package: str) -> None:
-    allowed = CORE | {package} | MAY_IMPORT[package]
+    allowed = {"core", package} | MAY_IMPORT[package]
     for file in (ROOT / "flap" / package).rglob("*.py"):
         for name in imports(file):
             parts = name.split(".")
@@ -184,13 +124,9 @@ def test_packages_import_only_what_lies_below_them(package: str) -> None:
             assert len(parts) == 1 or parts[1] in allowed, f"{file} imports {name}"
 
 
-def test_every_package_has_a_rule_and_the_core_imports_no_package() -> None:
-    packages = {p.parent.name for p in (ROOT / "flap").glob("*/__init__.py")}
+def test_every_package_has_a_rule() -> None:
+    packages = {file.parent.name for file in (ROOT / "flap").glob("*/__init__.py")}
     assert packages == set(MAY_IMPORT)
-    for file in (ROOT / "flap").glob("*.py"):
-        for name in imports(file):
-            parts = name.split(".")
-            assert len(parts) == 1 or parts[1] in CORE, f"{file} imports {name}"
 
 
 @cache

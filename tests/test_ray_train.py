@@ -22,6 +22,7 @@ from test_launch import (
 )
 from test_pretrain import project
 
+from flap.core import supervisor
 from flap.core.errors import UserError
 from pipeline.launch import launcher as launch
 
@@ -70,7 +71,7 @@ def test_ray_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def processes(folder: Path) -> list[psutil.Process]:
-    """Ranks of the project, and the processes that keep them; Ray's own are elsewhere."""
+    """Ranks of the project, and their supervisors; Ray's own are elsewhere."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -80,12 +81,11 @@ def processes(folder: Path) -> list[psutil.Process]:
 
 
 def rank(folder: Path, number: int) -> psutil.Process:
-    """The process of a rank, without the one that keeps it."""
+    """The process of a rank, without its supervisor."""
     (found,) = (
         process
         for process in processes(folder)
-        if process.environ()["RANK"] == str(number)
-        and "pipeline.launch.keeper" not in process.cmdline()
+        if process.environ()["RANK"] == str(number) and supervisor.__file__ not in process.cmdline()
     )
     return found
 
@@ -149,8 +149,8 @@ def test_a_ray_worker_that_dies_is_replaced_and_ctrl_c_leaves_nothing(
     with launched(STAGE, tmp_path, cluster) as run:
         until(lambda: run.output.count(" of 2\n") == 2, run)
         first = processes(tmp_path)
-        keeper = rank(tmp_path, 1).parent()
-        worker = keeper.parent() if keeper else None
+        between = rank(tmp_path, 1).parent()
+        worker = between.parent() if between else None
         assert worker
         worker.kill()
         until(lambda: run.output.count(" of 2\n") == 4, run)

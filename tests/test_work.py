@@ -151,6 +151,15 @@ def test_changed_input_parameters_and_output_are_made_again(data: Path, tmp_path
     assert calls(log) == NAMES
 
 
+def test_a_shard_that_dvc_linked_anew_is_taken_over(data: Path, tmp_path: Path) -> None:
+    """A reflink from DVC's cache has the same bytes and another modification time."""
+    work = run(data, tmp_path / "log")
+    calls(tmp_path / "log")
+    os.utime(work.out / NAMES[0], (1, 1))
+    run(data, tmp_path / "log")
+    assert calls(tmp_path / "log") == []
+
+
 def test_output_that_was_removed_is_made_again(data: Path, tmp_path: Path) -> None:
     work = run(data, tmp_path / "log")
     calls(tmp_path / "log")
@@ -217,20 +226,21 @@ def test_second_run_of_a_live_stage_is_refused(
 def test_a_run_waits_for_what_a_killed_one_left_behind(tmp_path: Path) -> None:
     first = Work.open(tmp_path / "data" / "out" / "x", "f")
     assert first._lock
-    timer = threading.Timer(0.5, first._lock.close)
+    timer = threading.Timer(0.5, first._lock.release)
     timer.start()
     Work.open(tmp_path / "data" / "out" / "x", "f")
     timer.join()
 
 
-def test_fingerprint_follows_parameters_and_inputs(tmp_path: Path) -> None:
+def test_fingerprint_follows_stage_parameters_and_inputs(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("1")
-    first = fingerprint([path], Settings(size=1))
-    assert fingerprint([path], Settings(size=1)) == first
-    assert fingerprint([path], Settings(size=2)) != first
+    first = fingerprint("audio", [path], Settings(size=1))
+    assert fingerprint("audio", [path], Settings(size=1)) == first
+    assert fingerprint("tagging", [path], Settings(size=1)) != first
+    assert fingerprint("audio", [path], Settings(size=2)) != first
     path.write_text("12")
-    assert fingerprint([path], Settings(size=1)) != first
+    assert fingerprint("audio", [path], Settings(size=1)) != first
 
 
 def test_what_a_killed_run_left_half_written_is_not_published(tmp_path: Path) -> None:

@@ -1,37 +1,33 @@
 """A vLLM server of our own: started on 127.0.0.1, waited for, and always ended.
 
-It runs in the serving environment (vLLM's pins and ours do not fit in one), in a session of
-its own under `supervisor.py`, which ends all of its processes when we close our end of a pipe
-or cease to exist.
+The server runs in the serving environment, since vLLM's pins exclude ours. A supervisor ends the
+server with all its processes when we end, also by `kill -9` (`flap.core.processes`).
 """
 
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from tqdm import tqdm
 
-from flap.captions import supervisor
 from flap.captions.config import ServeConfig
 from flap.captions.endpoints import Endpoints
 from flap.captions.prompt import Prompt
 from flap.core.errors import UserError
+from flap.core.processes import end, supervised
 
 _LOG_LINES = 15
 _BLOCK_TOKENS = 32  # small blocks let short questions share all of the examples before them
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-TERMINATED = 128 + signal.SIGTERM
+_GRACE_SECONDS = 20.0  # vLLM's engine takes its time
 
 
 @contextmanager
@@ -50,16 +46,8 @@ def serve(
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
     command += _arguments(model, name, prompt, config, port, log)
-    supervised = [sys.executable, "-I", supervisor.__file__, *command]
-    with log.open("wb") as output, _terminate_as_exit():
-        process = subprocess.Popen(
-            supervised,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=_environment(config, key),
-            start_new_session=True,
-        )
+    with log.open("wb") as output:
+        process = supervised(command, _environment(config, key), _GRACE_SECONDS, stdout=output)
         try:
             _wait_until_healthy(process, port, log, config.startup_seconds)
             yield Endpoints((f"http://127.0.0.1:{port}/v1",), key, name)
@@ -68,7 +56,7 @@ def serve(
                 raise
             raise UserError(f"{error}\n{_last_lines(log)}") from error
         finally:
-            _end(process)
+            end(process, _GRACE_SECONDS)
 
 
 def _python() -> Path:
@@ -161,33 +149,3 @@ def _is_healthy(port: int) -> bool:
 def _last_lines(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
     return "\n".join(["the server's last lines:", *(f"  {line}" for line in lines)])
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Close the pipe, so that the supervisor ends the group; see to it if that is gone too."""
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        process.wait(timeout=3 * supervisor.GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if supervisor.members(process.pid):
-        supervisor.end_group(process.pid, set())
-
-
-@contextmanager
-def _terminate_as_exit() -> Iterator[None]:
-    """Within the block SIGTERM is an exit that unwinds, so that the server ends before us."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

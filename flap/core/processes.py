@@ -1,38 +1,75 @@
-"""Processes that never outlive us, with all that they start.
+"""Child processes that never outlive us, and the signals that end us.
 
-Each child leads a session of its own, so that Ctrl-C in the terminal reaches it only through
-us, in order: interrupt (stages keep what is finished), terminate, kill.
+A child runs under `supervisor.py`, in a session of its own. Ctrl-C in the terminal reaches it
+only through us. If we are killed, the supervisor ends the child with everything it started.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any
 
-import psutil
+from flap.core import supervisor
 
-GRACE_SECONDS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
-LEFTOVER_SECONDS = 10.0
-# Where we are killed outright, Linux ends the child; a preexec_fn could deadlock among threads.
-_BOUND = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
-os.execvpe(sys.argv[1], sys.argv[1:], os.environ)
-"""
+SIGNALLED = 128  # plus n is the exit code after signal n
+INTERRUPT_SECONDS, GRACE_SECONDS = 10.0, 5.0
+_PR_SET_PDEATHSIG = 1
+
+
+def exit_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent dies, so that a killed DVC leaves no stage behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def exit_on_sigterm() -> None:
+    """Turn SIGTERM into SystemExit, so that `finally` blocks run."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGNALLED + number))
+
+
+def supervised(
+    argv: Sequence[str], env: Mapping[str, str], grace_seconds: float = GRACE_SECONDS, **popen: Any
+) -> "subprocess.Popen[Any]":
+    """Start `argv` under a supervisor, standard error with standard output.
+
+    Args:
+        grace_seconds: time between SIGTERM and SIGKILL.
+        popen: further arguments of Popen.
+    """
+    command = [sys.executable, "-I", supervisor.__file__, str(grace_seconds), *argv]
+    return subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        **popen,
+    )
+
+
+def end(process: "subprocess.Popen[Any]", grace_seconds: float = GRACE_SECONDS) -> None:
+    """End a supervised process with all its children, and wait for them."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(3 * grace_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    supervisor.end_family(process.pid, grace_seconds, set())  # if the supervisor was killed
 
 
 class Stopped(Exception):
-    """The child was not started, or was ended, because the run is over."""
+    """The child was not started, because the run is over."""
 
 
 class Children:
-    """Children of one run; `end` ends those that live and lets none start afterwards."""
+    """Children of one run; `end` ends the live ones and lets none start afterwards."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,7 +79,7 @@ class Children:
     def start(
         self, argv: Sequence[str], env: Mapping[str, str], output: int | IO[str] | None = None
     ) -> "subprocess.Popen[str]":
-        """Start `argv`, both streams to `output` (as Popen's stdout; None: where ours goes).
+        """Start `argv`, both streams to `output` (as Popen's stdout).
 
         Raises:
             Stopped: `end` was called.
@@ -50,16 +87,7 @@ class Children:
         with self._lock:
             if self._ended:
                 raise Stopped("not started: the run is over")
-            child = subprocess.Popen(
-                [sys.executable, "-S", "-c", _BOUND, *argv],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
+            child = supervised(argv, env, stdout=output, text=True, errors="replace")
             self._live.append(child)
             return child
 
@@ -68,91 +96,38 @@ class Children:
     ) -> int:
         """Run `argv` to its end, each line of output through `on_line`; the exit code.
 
-        Whatever interrupts us ends the child, and a child that exits leaves nothing behind.
+        An exception, such as KeyboardInterrupt, ends the child.
         """
         child = self.start(argv, env, subprocess.PIPE)
         assert child.stdout is not None
-        # Without this a grandchild that keeps the pipe open would hold us for ever.
-        reaper = threading.Thread(target=_reap, args=(child,), daemon=True)
-        reaper.start()
         try:
             for line in child.stdout:
                 if text := line.rstrip():
                     on_line(text)
-            reaper.join()
             return child.wait()
         except BaseException:
-            end_tree(child)
+            _interrupt(child)
             raise
         finally:
             with self._lock:
                 self._live.remove(child)
 
     def end(self) -> None:
-        """End every child, at the same time."""
+        """End every child, all at the same time."""
         with self._lock:
             self._ended = True
             live = list(self._live)
-        enders = [threading.Thread(target=end_tree, args=(child,)) for child in live]
+        enders = [threading.Thread(target=_interrupt, args=(child,)) for child in live]
         for ender in enders:
             ender.start()
         for ender in enders:
             ender.join()
 
 
-def end_tree(
-    child: "subprocess.Popen[str]", grace: Sequence[tuple[int, float]] = GRACE_SECONDS
-) -> None:
-    """End a child, its session, and descendants that have left the session.
-
-    Args:
-        grace: the signals in order, and the seconds that each is waited for.
-    """
-    family = _descendants(child.pid)
-    for number, seconds in grace:
-        _signal_group(child.pid, number)
-        if number != signal.SIGINT:  # those in other sessions are first left to their parent
-            for process in family:
-                _signal_one(process, number)
-        _, family = psutil.wait_procs(family, timeout=seconds)
-        if not family and _exited(child, seconds):
-            break
-    _signal_group(child.pid, signal.SIGKILL)
-
-
-def _reap(child: "subprocess.Popen[str]") -> None:
-    """Once the child is gone, give what it left in its group a moment, then kill it."""
-    child.wait()
-    deadline = time.monotonic() + LEFTOVER_SECONDS
-    while _signal_group(child.pid, 0) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    _signal_group(child.pid, signal.SIGKILL)
-
-
-def _exited(child: "subprocess.Popen[str]", seconds: float) -> bool:
-    try:
-        child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _descendants(pid: int) -> list[psutil.Process]:
-    try:
-        return list(psutil.Process(pid).children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _signal_group(pid: int, number: int) -> bool:
-    """Whether the group of `pid` exists; signal 0 only asks."""
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _signal_one(process: psutil.Process, number: int) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.send_signal(number)
+def _interrupt(child: "subprocess.Popen[str]") -> None:
+    """Let a child end by SIGINT, as by Ctrl-C: stages keep what is finished. Then end it."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(INTERRUPT_SECONDS)
+    end(child, GRACE_SECONDS)

@@ -1,75 +1,76 @@
-"""A stage's work in progress: nothing finished is lost, nothing half-done is published.
+"""Unfinished work of a stage: finished shards survive a kill, half an output is never published.
 
-1. `Work.open` gives a stage the folder `data/.work/<stage>/<name>/<fingerprint>/`, where the
-   fingerprint stands for parameters and code. After a kill the same run finds there what it
-   had finished.
-2. `run_shards` calls one function, shard in → shard out, for the shards that are not there
-   yet, and takes over shards of the published output that were made from the same. What each
-   was made from is noted in `data/.work`, not in the shard: equal shards have equal bytes.
+1. `Work.open` gives a stage the folder `data/.work/<stage>/<name>/<fingerprint>/`. The
+   fingerprint stands for parameters, code and inputs. After a kill, the next run with the same
+   fingerprint finds the finished shards there.
+2. `run_shards` calls a function, shard in → shard out, for each missing shard. It takes over
+   published shards whose inputs have not changed. A note in `data/.work` says what a shard was
+   made from; the shard does not, so equal shards have equal bytes.
 3. `Work.publish` renames the folder to `data/<stage>/<name>` in one step.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import xxhash
+from filelock import FileLock, Timeout
 from pydantic import BaseModel
 from tqdm import tqdm
 
+from flap.core.code import stage_code
 from flap.core.errors import UserError, first_line
 from flap.core.executor import run_each
 from flap.core.shards import atomic_path
 
 _ATTEMPTS = 3
-_LOCK_SECONDS = 15.0  # what a killed run leaves behind, readers or another rank, ends within it
+_LOCK_SECONDS = 15.0  # processes of a killed run end within this time
 
 
-def fingerprint(inputs: Sequence[Path], *sections: BaseModel, **more: Any) -> str:
-    """Short hash of parameters, of this package's files, and of the input files' identity."""
-    digest = hashlib.sha256()
+def fingerprint(stage: str, inputs: Sequence[Path], *sections: BaseModel, **more: Any) -> str:
+    """Short hash of the stage's code, its parameters and the identity of its input files.
+
+    Args:
+        stage: the name in dvc.yaml, for its code (`flap.core.code`).
+        more: further values that decide the result.
+    """
+    digest = hashlib.sha256(stage_code(stage).encode())
     for section in sections:
         digest.update(section.model_dump_json().encode())
     digest.update(json.dumps(more, sort_keys=True).encode())
-    for source in sorted(Path(__file__).parent.rglob("*.*")):
-        if source.parent.name != "__pycache__":
-            digest.update(source.read_bytes())
     for path in sorted(inputs):
         digest.update(f"{path}:{identity(path)}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def identity(path: Path) -> str:
-    """Size and modification time of a file: hashing a million recordings at each start would
-    cost more than a needless recomputation.
-    """
+    """Size and modification time of a file. Hashing a million recordings would take too long."""
     stat = path.stat()
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
 class Work:
-    """A stage's unpublished output: `folder` becomes `out` when it is complete."""
+    """The unpublished output of a stage; `publish` renames `folder` to `out`."""
 
     out: Path
     folder: Path
-    _lock: IO[bytes] | None  # held open, and so locked, until published or forgotten
+    _lock: FileLock | None  # held until `publish` or the end of the process
 
     @classmethod
     def open(cls, out: Path, fingerprint: str, *, follower: bool = False) -> "Work":
         """The work folder of `out` = <data>/<stage>/<name> for this fingerprint.
 
         Args:
-            follower: another rank of the same run owns the folder; take no lock.
+            follower: another process of the same run holds the lock.
 
         Raises:
-            UserError: another live process works on the same output.
+            UserError: another run works on the same output.
         """
         stage_folder = out.parents[1] / ".work" / out.parent.name / out.name
         folder = stage_folder / fingerprint
@@ -77,7 +78,7 @@ class Work:
         if follower:
             return cls(out, folder, None)
         lock = _lock(stage_folder.with_suffix(".lock"))
-        for half_written in folder.rglob(".*.tmp"):  # by a run that was killed
+        for half_written in folder.rglob(".*.tmp"):  # of a killed run
             half_written.unlink()
         return cls(out, folder, lock)
 
@@ -103,23 +104,18 @@ class Work:
         for other in set(self.folder.parent.iterdir()) - {self.published_notes}:
             shutil.rmtree(other) if other.is_dir() else other.unlink()
         if self._lock:
-            self._lock.close()
+            self._lock.release()
 
 
-def _lock(path: Path) -> IO[bytes]:
-    file = path.open("wb")
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise UserError(
-                    f"{path.parent}: another run of this stage is still at work; "
-                    "wait for it or end it"
-                ) from None
-        time.sleep(0.1)
+def _lock(path: Path) -> FileLock:
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS, poll_interval=0.1)
+    except Timeout:
+        raise UserError(
+            f"{path.parent}: another run of this stage is still at work; wait for it or end it"
+        ) from None
+    return lock
 
 
 def run_shards(
@@ -131,21 +127,21 @@ def run_shards(
     made_from: Callable[[Path], str] = identity,
     max_jobs: int | None = None,
 ) -> list[Path]:
-    """Call `function(shard, target)` for each shard whose target is not made yet.
+    """Call `function(shard, target)` for each shard whose target does not exist yet.
 
-    `target` has the shard's name; the function writes it last and atomically, and may write
-    files of the same name in folders beside it. A shard that fails is tried again when the
-    others are done. `flap.core.executor` says where the calls run.
+    `target` has the shard's name. The function writes it last and atomically; it may write files
+    of the same name in folders beside it. A failed shard is tried again after the others.
+    `flap.core.executor` says where the calls run.
 
     Args:
-        made_from: what, beside parameters and code, decides a shard's content.
-        max_jobs: the most shards at a time.
+        made_from: what decides a shard's content, beside parameters and code.
+        max_jobs: number of shards at a time.
 
     Returns:
-        The shards whose target the function chose not to write.
+        The shards whose target the function did not write.
 
     Raises:
-        Exception: what a shard failed with each time; finished ones are kept.
+        Exception: the error of a shard that failed each time; finished shards are kept.
     """
     _forget_others(work.folder, shards)
     make = _MakeShard(function, work.folder, work.notes, work.out, work.published_notes, made_from)
@@ -171,7 +167,7 @@ def run_shards(
 
 @dataclass(frozen=True)
 class _MakeShard:
-    """Makes one shard in the work folder, unless it is there or can be had from the output."""
+    """Makes one shard in the work folder, or takes it over from the published output."""
 
     function: Callable[[Path, Path], None]
     folder: Path
@@ -197,7 +193,7 @@ class _MakeShard:
 
 
 def _forget_others(folder: Path, shards: Sequence[Path]) -> None:
-    """Remove from a killed run's work what its inputs no longer name."""
+    """Remove what a killed run made from inputs that no longer exist."""
     names, stems = {shard.name for shard in shards}, {shard.stem for shard in shards}
     for made in [*folder.glob("shard-*.parquet"), *folder.glob("_*/shard-*.parquet")]:
         if made.name not in names:
@@ -208,7 +204,7 @@ def _forget_others(folder: Path, shards: Sequence[Path]) -> None:
 
 
 def note_shard(work: Work, shard: Path, *, made_from: Callable[[Path], str] = identity) -> None:
-    """Note what the target of `shard`, made by other means than `run_shards`, was made from."""
+    """Note what the target of `shard` was made from, where `run_shards` did not make it."""
     key = _key(work.folder, shard, made_from)
     _take_note(work.folder / shard.name, work.notes / shard.name, key)
 
@@ -219,20 +215,31 @@ def _key(folder: Path, shard: Path, made_from: Callable[[Path], str]) -> str:
 
 
 def _is_made(target: Path, note: Path, key: str) -> bool:
-    """Whether `target` is the very file that the note of this key was taken of."""
+    """Whether `target` is the file, or has the bytes, that the note of this key describes.
+
+    DVC may replace a file by a link to its cache, which can have another modification time.
+    """
     try:
-        return note.read_text() == f"{key} {identity(target)}"
-    except FileNotFoundError:
+        noted_key, noted_identity, noted_digest = note.read_text().split()
+        if noted_key != key:
+            return False
+        return noted_identity == identity(target) or noted_digest == _digest(target)
+    except (FileNotFoundError, ValueError):
         return False
 
 
 def _take_note(target: Path, note: Path, key: str) -> None:
     with atomic_path(note) as temporary:
-        temporary.write_text(f"{key} {identity(target)}")
+        temporary.write_text(f"{key} {identity(target)} {_digest(target)}")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def _side_files(out: Path, shard: Path) -> Iterator[Path]:
-    """What a function wrote beside a shard: `_rejects/<name>`, `_recordings/<stem>/…`."""
+    """Files that a function wrote beside a shard: `_rejects/<name>`, `_recordings/<stem>/…`."""
     yield from out.glob(f"_*/{shard.name}")
     yield from (path for path in out.glob(f"_*/{shard.stem}/**/*") if path.is_file())
 

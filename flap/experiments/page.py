@@ -23,16 +23,17 @@ _HEADLINE = "T→A R@1"
 _CURVE = "val_recall_at_10"
 _HEAD = """# The paper's tables and Figure 3, reproduced
 
-`dvc repro experiments/dvc.yaml` trains and scores the missing rows, and writes this page.
-[rows.yaml](../../experiments/rows.yaml) defines the rows, each as a short change of `params.yaml`,
-and names their benchmarks, which decide the corpus.
+`dvc repro experiments/dvc.yaml` trains and scores the rows that are not there yet, and writes this
+page. [rows.yaml](../../experiments/rows.yaml) holds the rows; each is a short change of
+`params.yaml`. The corpus is that of the benchmarks in this file.
 
-Scores are shares in %, followed by their 95 % interval over the clips of the benchmark. The score
-of a row with several seeds is their mean, ± the standard deviation over seeds. The intervals do not
-include the variation over seeds, so a difference between rows with one seed is less certain than
-its interval says. All rows train for the same number of epochs: a doubled batch makes half as many
-steps, and LLM captions add pairs, so they make more steps. The paper's numbers are for AudioCaps
-and Clotho: compare the order of the rows, not the values.
+- Scores are shares in %. The 95 % interval over the clips of the benchmark stands in brackets.
+- If a row has several seeds, its score is their mean, ± their standard deviation.
+- The intervals do not cover seeds. Between rows of one seed, trust only a difference that is larger
+  than the intervals say.
+- All rows see their pairs equally often. A doubled batch makes half as many steps. LLM captions add
+  pairs, so they add steps.
+- The paper's numbers are of AudioCaps and Clotho. Compare the order of the rows, not the height.
 
 ## Findings
 

@@ -110,7 +110,7 @@ class Trainer:
             done = checkpoints.load().step
             history = History.resume(folder / HISTORY, done, tell)
             meter = Meter(self.ranks.device, StepFlops(self.model).take)
-            batches = meter.waiting_for(iter(self._batches(range(done, self.total_steps))))
+            batches = meter.waiting_for(iter(self.batches(range(done, self.total_steps))))
             bar = tqdm(
                 range(done, self.total_steps),
                 "pretrain",
@@ -121,7 +121,7 @@ class Trainer:
             )
             for step in bar:
                 meter.start()
-                losses, gradient_norm = self._update(step, batches)
+                losses, gradient_norm = self.update(step, batches)
                 total = losses.total.item()  # waits for the device
                 reading = meter.stop(config.batch)
                 bar.set_postfix(loss=f"{total:.3f}", pairs_s=f"{reading.pairs_per_second:.0f}")
@@ -151,7 +151,7 @@ class Trainer:
                 checkpoints.load(checkpoints.folder.best())
         self.trained.eval()  # type: ignore[no-untyped-call]
 
-    def _update(self, step: int, batches: Iterator[Batch]) -> tuple[Losses, torch.Tensor]:
+    def update(self, step: int, batches: Iterator[Batch]) -> tuple[Losses, torch.Tensor]:
         """One step of the optimiser; the losses of the global batch and its gradient's norm."""
         config = self.config
         set_learning_rate(
@@ -193,7 +193,8 @@ class Trainer:
                 model.audio_decoder.blocks.compile()
         model.train()
 
-    def _batches(self, steps: range) -> Iterable[Batch]:
+    def batches(self, steps: range) -> Iterable[Batch]:
+        """This rank's micro-batches of these steps, read ahead."""
         config, encoder = self.config, self.model.config.encoder
         micro_batches = MicroBatches(
             self.order,

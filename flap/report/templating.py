@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 def environment(**options: Any) -> Environment:
     """An environment for this package's templates; `options` set how text from data is escaped."""
     templates = Environment(
-        loader=PackageLoader("flap.report"),
+        loader=PackageLoader("flap.report", "templates"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,1 +1,1 @@
-"""Commands beside the stages: publish, compare, summary, and the paper's tables."""
+"""Commands beside the stages: publish, compare, summary."""

@@ -24,9 +24,9 @@ from tempfile import TemporaryDirectory
 
 from flap.core.errors import UserError, missing_extra
 from flap.core.executor import ray_address
+from flap.core.processes import exit_with_parent
 from flap.training import RANKS_FOLDER
 from pipeline.launch.topology import Topology, topology
-from pipeline.stage import exit_with_parent
 
 _WAIT_SECONDS = 600  # for the head to begin, and for all nodes to come
 _RESTARTS = "5"  # on two nodes, one death can take two or three: each notices by itself

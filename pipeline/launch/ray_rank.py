@@ -1,8 +1,8 @@
 """What Ray Train runs in each of its workers: a rank, as a process of its own.
 
-Ray worker   run_rank: says where the ranks meet, sends on what its rank prints
-└─ keeper    ends the rank, should the worker be killed
-   └─ rank   the stage, as under torchrun: the same environment, the same exit codes
+Ray worker       run_rank: tells the ranks where they meet, forwards what its rank prints
+└─ supervisor    ends the rank if Ray kills the worker
+   └─ rank       the stage, as under torchrun: the same environment, the same exit codes
 """
 
 import json
@@ -23,8 +23,8 @@ from ray.train import get_context
 from ray.train.collective import broadcast_from_rank_zero
 
 from flap.core.errors import UserError
+from flap.core.processes import SIGNALLED, supervised
 from flap.training import RANKS_FOLDER
-from pipeline.launch.keeper import SIGNALLED
 from pipeline.launch.topology import interface
 
 # A rank whose peer left with a message to the user fails before that peer has ended and told it.
@@ -92,20 +92,17 @@ def _run(stage: Stage, queue: Any) -> int:
         **{name: str(number) for name, number in numbers.items()},
         "TORCHELASTIC_ERROR_FILE": str(message),
     }
-    keeper = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.launch.keeper", stage.module, *stage.arguments],
+    rank = supervised(
+        [sys.executable, "-m", stage.module, *stage.arguments],
+        environ,
         cwd=stage.project,
-        env=environ,
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
         bufsize=0,
     )
-    assert keeper.stdout is not None
-    while output := keeper.stdout.read(_CHUNK_BYTES):
+    assert rank.stdout is not None
+    while output := rank.stdout.read(_CHUNK_BYTES):
         queue.put(output)
-    code = keeper.wait()
+    code = rank.wait()
     if message.exists():
         raise UserError(json.loads(message.read_text())["message"])
     return code

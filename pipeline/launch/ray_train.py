@@ -6,7 +6,6 @@ with a message to the user would end so again: the run is over, and the message 
 """
 
 import os
-import signal
 import sys
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -23,6 +22,7 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flap.core.errors import UserError, first_line
+from flap.core.processes import exit_on_sigterm
 from pipeline.launch.ray_rank import RankFailed, Stage, run_rank
 
 _WAIT_SECONDS = 600  # for room on the cluster, over the whole run
@@ -66,8 +66,7 @@ def run(stage: Stage, address: str, ranks: int | None, restarts: int) -> None:
         UserError: a rank's own message, or why the ranks could not go on.
     """
     with TemporaryDirectory(prefix="flap-") as folder, _cluster(address, ranks):
-        # Ray's own handler, set as we connect, would abort us and leave its processes behind.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        exit_on_sigterm()  # Ray's own handler aborts us and leaves Ray's processes behind
         gpus = int(ray.cluster_resources().get("GPU", 0))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})

@@ -1,0 +1,5 @@
+import typer
+
+from benchmarks.gpu.run import main
+
+typer.run(main)

@@ -1,0 +1,33 @@
+"""Stage `code`: imports → data/code/STAGE, the modules that decide each stage's result.
+
+DVC runs this stage each time. A stage runs again if its file has changed, and `dvc diff` names
+the file.
+"""
+
+from pathlib import Path
+
+from flap.core.code import ROOT, stage_code
+from pipeline.stage import PathOption, run
+
+_NO_STAGE = {"__init__", "code", "stage"}
+
+
+def main(out: PathOption) -> None:
+    """Write one file a stage; a line is the hash and the name of a module or data file."""
+    out.mkdir(parents=True, exist_ok=True)
+    stages = stage_names()
+    for stage in stages:
+        (out / stage).write_text(stage_code(stage))
+    for other in set(out.iterdir()) - {out / stage for stage in stages}:
+        other.unlink()
+
+
+def stage_names(root: Path = ROOT) -> list[str]:
+    """Stages of dvc.yaml and experiments/dvc.yaml, by their modules."""
+    folders = (root / "pipeline", root / "pipeline/experiments")
+    found = {file.stem for folder in folders for file in folder.glob("*.py")}
+    return sorted(found - _NO_STAGE)
+
+
+if __name__ == "__main__":
+    run(main)
