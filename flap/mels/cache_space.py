@@ -94,10 +94,8 @@ def reserve(cache: Path, part: Path, size: int, *, evict_shared: bool) -> bool:
     """
     with cache_lock(cache):
         remove_dead_downloads(cache)
-        under_way = sum(map(_size, cache.glob(f"*/{COPIES}/*/*.part")))
-        copies = [(path.stat(), path) for path in cache.glob(f"*/{COPIES}/*/*.parquet")]
-        copies.sort(key=lambda copy: copy[0].st_mtime_ns)
-        excess = size + under_way + sum(stat.st_size for stat, _ in copies) - limit_bytes(cache)
+        used, copies = _used_space(cache)
+        excess = size + used - limit_bytes(cache)
         for evict in (_evict_unshared, _evict) if evict_shared else (_evict_unshared,):
             for stat, copy in copies:
                 if excess > 0 and evict(copy):
@@ -108,6 +106,17 @@ def reserve(cache: Path, part: Path, size: int, *, evict_shared: bool) -> bool:
         with part.open("wb") as file:
             file.truncate(size)
         return True
+
+
+def _used_space(cache: Path) -> tuple[int, list[tuple[os.stat_result, Path]]]:
+    """Bytes of all copies and downloads, and the copies, least recently used first."""
+    downloads = cache.glob(f"*/{COPIES}/*/*.part")
+    parts = {part.with_suffix(".parquet"): _size(part) for part in downloads}
+    copies = [(path.stat(), path) for path in cache.glob(f"*/{COPIES}/*/*.parquet")]
+    copies.sort(key=lambda copy: copy[0].st_mtime_ns)
+    # A download may end between the two listings; it counts once, as a copy.
+    under_way = sum(parts[path] for path in parts.keys() - {path for _, path in copies})
+    return under_way + sum(stat.st_size for stat, _ in copies), copies
 
 
 def _evict_unshared(copy: Path) -> bool:
@@ -144,7 +153,7 @@ def remove_dead_downloads(cache: Path) -> None:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # the download has ended; the copy is counted after
+    except FileNotFoundError:  # the download has just ended
         return 0
 
 
