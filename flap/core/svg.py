@@ -32,7 +32,8 @@ def svg_axes(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(rc=_STYLE | dict(style)):
+    settings: Any = _STYLE | dict(style)
+    with mpl.rc_context(rc=settings):
         figure = Figure(figsize=size_inch, layout="constrained")
         yield figure.add_subplot()
         metadata = dict.fromkeys(("Date", "Creator"))
