@@ -47,11 +47,11 @@ def usable_clips(
     frames, datasets = [], list(datasets)
     for dataset in datasets:
         for mel_shard in shard_paths(mels / dataset):
-            heard = read_table(mel_shard, MELS, ["clip_id"]).to_pandas()
-            heard["path"], heard["row"] = str(mel_shard), np.arange(len(heard))
+            mel_rows = read_table(mel_shard, MELS, ["clip_id"]).to_pandas()
+            mel_rows["path"], mel_rows["row"] = str(mel_shard), np.arange(len(mel_rows))
             columns = ["clip_id", "split", "uri", "offset", "n_bytes", "captions", "labels"]
-            known = read_table(clips / dataset / mel_shard.name, CLIPS, columns).to_pandas()
-            frames.append(known[known["split"].isin(splits)].merge(heard, on="clip_id"))
+            clip_rows = read_table(clips / dataset / mel_shard.name, CLIPS, columns).to_pandas()
+            frames.append(clip_rows[clip_rows["split"].isin(splits)].merge(mel_rows, on="clip_id"))
     found = pd.concat(frames)
     found = found[~found["clip_id"].isin(dropped)].reset_index(drop=True)
     if found.empty:
