@@ -1,17 +1,16 @@
-"""Reading log-mels for training, against decoding on the fly and against a memory map.
+"""Reading log-mels for training, against on-the-fly decoding and against a memory map.
 
     python -m benchmarks.mel_read [--clips 256] [--seconds 30]
 
-Clips of 10 s, in the order that training reads them (row groups shuffled, clips within them),
-each as a float32 array, one thread. Keys of `ratios`, clips a second over another's, with what
-is expected of them:
+Clips of 10 s are read as float32 arrays by one thread, in training order: shuffled row groups, and
+shuffled clips within them. Keys of `ratios`, in clips per second relative to the other method,
+and expected values:
 
-    vs_on_the_fly  MELS over soundfile, torchaudio's resampling and its fbank: at least 60
-    vs_memmap      MELS over `np.memmap` of one array that holds all clips: at least 0.8
+    vs_on_the_fly  MELS against soundfile, torchaudio's resampling and its fbank: at least 60
+    vs_memmap      MELS against `np.memmap` of one array with all clips: at least 0.8
 
-`layouts` has the same against `np.memmap` for ways to store and read the column, to choose by:
-as the audio stage does (ours); read by pyarrow, uncompressed (none), snappy, zstd; typed nested
-lists (lists).
+`layouts` compares other layouts of the column with `np.memmap`: as the audio stage writes it and
+MelReader reads it (ours); read by pyarrow, uncompressed (none), snappy, zstd; nested lists (lists).
 """
 
 import tempfile
@@ -41,9 +40,9 @@ CODECS = ("none", "snappy", "zstd")
 
 def main(
     clips: Annotated[int, typer.Option(help="clips of 10 s")] = 256,
-    seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 30,
+    seconds: Annotated[float, typer.Option(help="measuring time, after warming up")] = 30,
 ) -> None:
-    """Time reading MELS beside decoding recordings and beside a memory map."""
+    """Time reading MELS, decoding recordings and reading a memory map."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
     config = load_section(Path("params.yaml"), "audio", AudioConfig)
@@ -80,7 +79,7 @@ def main(
 
 
 def _write_layouts(folder: Path, mels_CTF: np.ndarray) -> dict[str, Path]:
-    """The same clips as the audio stage stores them, compressed, and as typed nested lists."""
+    """The same clips in all layouts: {name: path}."""
     np.save(folder / "mels.npy", mels_CTF)
     paths = {name: folder / f"{name}.parquet" for name in ("ours", *CODECS, "lists")}
     with open_rows(paths["ours"], MELS, {"n_mels": 128}) as rows:
@@ -104,7 +103,7 @@ def _row(number: int, mel_TF: np.ndarray) -> dict[str, object]:
 
 
 def _write_recordings(folder: Path, rng: np.random.Generator) -> list[Path]:
-    """Stereo, as most of what corpora hold."""
+    """Stereo files in several formats, as in most corpora."""
     formats = [("a.wav", 44100), ("b.flac", 44100), ("c.ogg", 48000), ("d.mp3", 44100)]
     for name, rate_hz in formats:
         soundfile.write(folder / name, rng.normal(0, 0.1, (10 * rate_hz, 2)), rate_hz)
@@ -130,7 +129,7 @@ def _read_ours(path: Path, order: list[int]) -> None:
 
 
 def _read_row_groups(path: Path, order: list[int]) -> None:
-    """As Parquet is read otherwise: a row group at a time, by pyarrow."""
+    """Read whole row groups with pyarrow, the usual way to read Parquet."""
     rows = MELS.row_group_rows
     with pq.ParquetFile(path, memory_map=True) as file:
         for start in range(0, len(order), rows):
@@ -147,7 +146,7 @@ def _read_memmap(path: Path, order: list[int]) -> None:
 
 
 def _use(mel_TF: np.ndarray) -> torch.Tensor:
-    """What a training step needs of it: every value, float32."""
+    """All values as float32, as a training step needs them."""
     return torch.from_numpy(mel_TF).float()
 
 

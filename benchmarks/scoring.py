@@ -1,16 +1,15 @@
-"""Ranks by counting beside LS-CLAP's way, whole sortings of the score matrix.
+"""Ranks by counting, against LS-CLAP's method: sorting the whole score matrix.
 
     python -m benchmarks.scoring [--clips 2000] [--seconds 20]
 
-Random embeddings of 512, five captions a clip, both directions. Keys of `ratios`, with what is
-expected of them:
+Random embeddings of width 512, five captions per clip, both directions. Keys of `ratios`, and
+expected values:
 
-    speedup         time with an argsort for each of the five caption slots, both ways, over
-                    ours: at least 8
-    vs_sort_once    the same where a clip's sorting serves its five captions
+    speedup         time of one argsort per caption slot in each direction, over ours: at least 8
+    vs_sort_once    the same, but one argsort per clip serves all five captions
     extra_mb        our peak memory beyond the embeddings at 5,000 clips: under 100
 
-All give the same R@k, which is asserted.
+The benchmark asserts that all methods give the same R@k.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -33,10 +32,10 @@ Recalls = dict[str, float]
 
 def main(
     clips: Annotated[int, typer.Option(help="clips, with five captions each")] = 2000,
-    seconds: Annotated[float, typer.Option(help="time to measure for, after warming up")] = 20,
-    memory_clips: Annotated[int, typer.Option(help="clips to measure memory with")] = _MEMORY_CLIPS,
+    seconds: Annotated[float, typer.Option(help="measuring time, after warming up")] = 20,
+    memory_clips: Annotated[int, typer.Option(help="clips for measuring memory")] = _MEMORY_CLIPS,
 ) -> None:
-    """Time both on the same embeddings, and our memory in a process of its own."""
+    """Time all methods on the same embeddings, and measure our memory in a new process."""
     audio_CE, text_ME = embeddings(clips)
     for once in (False, True):
         assert by_counting(audio_CE, text_ME) == by_sorting(audio_CE, text_ME, once=once)
@@ -60,7 +59,7 @@ def main(
 
 
 def embeddings(clips: int) -> tuple[np.ndarray, np.ndarray]:
-    """(C, E) of clips and (5 C, E) of captions that are somewhat like theirs."""
+    """Embeddings (C, E) of clips and (5 C, E) of captions, correlated with their clips."""
     rng = np.random.default_rng(0)
     audio_CE = rng.standard_normal((clips, _WIDTH), dtype=np.float32)
     text_ME = rng.standard_normal((clips * _CAPTIONS, _WIDTH), dtype=np.float32) * 8
@@ -73,7 +72,7 @@ def _normalised(rows_XE: np.ndarray) -> np.ndarray:
 
 
 def by_counting(audio_CE: np.ndarray, text_ME: np.ndarray) -> Recalls:
-    """R@k of both directions, our way."""
+    """R@k of both directions, by counting."""
     own_CM = own_captions([[""] * _CAPTIONS] * len(audio_CE))
     to_audio = rank_right_answers(text_ME, audio_CE, csr_array(own_CM.T)).rank_Q
     to_text = rank_right_answers(audio_CE, text_ME, own_CM).rank_Q
@@ -81,10 +80,10 @@ def by_counting(audio_CE: np.ndarray, text_ME: np.ndarray) -> Recalls:
 
 
 def by_sorting(audio_CE: np.ndarray, text_ME: np.ndarray, *, once: bool) -> Recalls:
-    """R@k of both directions by the whole score matrix, sorted for each caption slot.
+    """R@k of both directions, by sorting the whole score matrix for each caption slot.
 
     Args:
-        once: a clip's scores of all captions are sorted once for all slots.
+        once: sort each clip's scores once for all slots.
     """
     audio, text = torch.from_numpy(audio_CE), torch.from_numpy(text_ME)
     per_audio_CM = audio @ text.T
@@ -107,10 +106,10 @@ def _recalls(to_audio: np.ndarray, to_text: np.ndarray) -> Recalls:
 
 
 def _extra_mb(clips: int) -> float:
-    """How far this process's memory rises while it ranks; run it in a fresh one, on Linux."""
-    by_counting(*embeddings(10))  # libraries take what they need
+    """The rise of this process's memory while it ranks; for a new process on Linux."""
+    by_counting(*embeddings(10))  # libraries allocate their memory
     audio_CE, text_ME = embeddings(clips)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status_kib("VmRSS")
     by_counting(audio_CE, text_ME)
     return (_status_kib("VmHWM") - before) / 1000

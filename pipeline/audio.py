@@ -3,7 +3,6 @@
 from functools import partial
 
 from flap.audio.config import AudioConfig
-from flap.audio.extract import extract_shard, recording_versions
 from flap.core.config import load_section
 from flap.core.errors import UserError
 from flap.core.shards import REJECTS_FOLDER, count_rows, shard_paths
@@ -16,6 +15,9 @@ def main(clips: PathOption, out: PathOption) -> None:
     config = load_section(PARAMS, "audio", AudioConfig)
     shards = shard_paths(clips)
     work = Work.open(out, fingerprint("audio", [], config))
+
+    from flap.audio.extract import extract_shard, recording_versions  # loads torch, after --help
+
     function = partial(extract_shard, config=config)
     run_shards(function, shards, work, f"audio {out.name}", made_from=recording_versions)
     n_mels, n_rejects = count_rows(work.folder), count_rows(work.folder / REJECTS_FOLDER)

@@ -4,10 +4,11 @@ import typer
 
 from flap.audit.config import AuditConfig
 from flap.core.config import load_section
+from flap.core.metrics import write_metrics
 from flap.core.schemas import AUDIT
 from flap.core.shards import shard_name, write_rows
 from flap.sources.config import DatasetsConfig
-from pipeline.stage import PARAMS, PathOption, run, write_metrics
+from pipeline.stage import PARAMS, PathOption, run
 
 
 def main(clips: PathOption, mels: PathOption, out: PathOption, metrics: PathOption) -> None:

@@ -5,9 +5,10 @@ import typer
 from flap.captions.config import CaptionsConfig
 from flap.captions.run import CaptionsRun, LanguageModel
 from flap.core.config import load_section
+from flap.core.metrics import write_metrics
 from flap.core.shards import count_rows
 from flap.llm.checkpoint import read_manifest
-from pipeline.stage import PARAMS, PathOption, print_counts, run, write_metrics
+from pipeline.stage import PARAMS, PathOption, print_counts, run
 
 
 def main(

@@ -1,4 +1,4 @@
-"""Stage `flops`: the encoder's sizes → GFLOPs under each mask."""
+"""Stage `flops`: the sizes of the audio encoder → its GFLOPs under each mask."""
 
 import csv
 
@@ -14,7 +14,7 @@ def main(out: PathOption) -> None:
     config = load_section(PARAMS, "flops", FlopsConfig)
     encoder = load_section(PARAMS, "encoder", EncoderConfig)
 
-    from flap.flops.count import flops_table  # loads torch
+    from flap.flops.count import flops_table  # loads torch: after --help and errors of parameters
 
     rows = flops_table(encoder, config.batch, config.ratios)
     with atomic_path(out) as temporary, temporary.open("w", newline="") as file:

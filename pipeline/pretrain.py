@@ -1,7 +1,7 @@
 """Stage `pretrain`: log-mels, captions and the tagger's encoder → a FLAP model."""
 
 from flap.core.config import load_section
-from flap.mels.heads import mels_from_environment
+from flap.mels.stubs import mels_from_environment
 from flap.model.config import EncoderConfig, ModelConfig
 from flap.pretrain.config import PretrainConfig
 from flap.sources.config import DatasetsConfig

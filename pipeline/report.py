@@ -1,4 +1,4 @@
-"""Stage `report`: all that the stages left → one HTML page, and the model's card."""
+"""Stage `report`: tables and metrics of all stages → one HTML page, and the model card."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from pipeline.stage import PARAMS, PathOption, run
 
 
 def main(data: PathOption, metrics: PathOption, out: PathOption, card: PathOption) -> None:
-    """Write OUT/index.html, a page that needs no other file, and CARD/README.md."""
+    """Write OUT/index.html, a self-contained page, and CARD/README.md, the model card."""
     config = load_section(PARAMS, "report", ReportConfig)
     datasets = load_section(PARAMS, "datasets", DatasetsConfig)
     benchmarks = load_section(PARAMS, "benchmarks", BenchmarksConfig)
@@ -32,7 +32,8 @@ def main(data: PathOption, metrics: PathOption, out: PathOption, card: PathOptio
         "pretrain": load_section(PARAMS, "pretrain", PretrainConfig),
     }
 
-    from flap.report.card import render_card  # loads pandas, the hub's client and the templates
+    # These imports load the hub's client and the template engine.
+    from flap.report.card import render_card
     from flap.report.facts import read_facts
     from flap.report.page import render
 
@@ -44,7 +45,7 @@ def main(data: PathOption, metrics: PathOption, out: PathOption, card: PathOptio
 
 
 def _baseline(benchmark: BenchmarkConfig) -> str:
-    """The model that a benchmark scores for comparison, '' if it scores ours."""
+    """The model that a benchmark scores for comparison, '' if it scores the trained model."""
     model = benchmark.model
     if model.kind == "random":
         return "random embeddings"
@@ -52,7 +53,7 @@ def _baseline(benchmark: BenchmarkConfig) -> str:
 
 
 def _publish(out: Path, name: str, text: str, config: Section) -> None:
-    """One file as the whole of the folder `out`."""
+    """Publish the folder `out` with this one file in it."""
     work = Work.open(out, fingerprint("report", [], config, text=text))
     with atomic_path(work.folder / name) as temporary:
         temporary.write_text(text)

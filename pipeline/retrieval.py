@@ -1,4 +1,4 @@
-"""Stage `retrieval`: a benchmark and the model it names → RANKS and scores."""
+"""Stage `retrieval`: a benchmark and the model that it names → RANKS and scores."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,11 +8,12 @@ import typer
 
 from flap.core.config import load_section
 from flap.core.errors import UserError
+from flap.core.metrics import write_metrics
 from flap.core.schemas import RANKS
 from flap.core.shards import read_folder, shard_name, shard_paths, write_rows
 from flap.core.work import Work, fingerprint
 from flap.retrieval.config import BenchmarksConfig, RetrievalConfig, SavedModel, ScoredModel
-from pipeline.stage import PARAMS, PathOption, run, write_metrics
+from pipeline.stage import PARAMS, PathOption, run
 
 
 def main(
@@ -23,18 +24,17 @@ def main(
     out: PathOption,
     metrics: PathOption,
 ) -> None:
-    """Score a model on one benchmark: retrieval both ways, or classification by labels."""
+    """Score a model on one benchmark: retrieval in both directions, or classification."""
     config = load_section(PARAMS, "retrieval", RetrievalConfig)
     benchmarks = load_section(PARAMS, "benchmarks", BenchmarksConfig).root
     if benchmark not in benchmarks:
-        raise UserError(f"{PARAMS}: no benchmark '{benchmark}'; there are {', '.join(benchmarks)}")
+        raise UserError(f"{PARAMS}: no benchmark '{benchmark}'; there are: {', '.join(benchmarks)}")
     chosen = benchmarks[benchmark]
     inputs = [*shard_paths(mels / chosen.dataset), *_model_files(chosen.model, model)]
     work = Work.open(out, fingerprint("retrieval", inputs, config, chosen))
 
-    from flap.mels.clips import (
-        count_described,  # torch and transformers load after --help and errors
-    )
+    # These imports load torch and transformers: after --help and errors of parameters.
+    from flap.mels.clips import count_described
     from flap.retrieval.benchmark import rank_benchmark, read_clips
     from flap.retrieval.models import load_embedder
     from flap.retrieval.scores import describe, scores
@@ -55,7 +55,7 @@ def main(
 
 
 def _model_files(model: ScoredModel, own: Path) -> Iterable[Path]:
-    """What the scores depend on of a model in a folder, ours or a saved one."""
+    """The files of a FLAP model, ours or a saved one; scores depend on them."""
     folder = Path(model.source) if isinstance(model, SavedModel) else own
     return sorted(folder.glob("*.*"))
 

@@ -12,7 +12,6 @@ from flap.core.work import Work, fingerprint, run_shards
 from flap.sources.adapters import read_corpus
 from flap.sources.config import CorpusDataset, DatasetsConfig, DemoDataset, SourcesConfig
 from flap.sources.corpus import write_corpus
-from flap.sources.demo.shards import DemoShards
 from flap.sources.record import AdapterOutput
 from pipeline.stage import PARAMS, print_counts, run
 
@@ -34,6 +33,8 @@ def main(
 
 
 def _make_demo(dataset: str, entry: DemoDataset, sources: SourcesConfig, out: Path) -> None:
+    from flap.sources.demo.shards import DemoShards  # loads scipy, after --help
+
     demo = DemoShards(dataset, entry, sources.shard_clips, out)
     inputs = [Path(entry.path)]
     work = Work.open(out, fingerprint("sources", inputs, entry, sources, dataset=dataset))

@@ -15,7 +15,7 @@ import typer
 
 from flap.core.errors import UserError
 from flap.core.processes import SIGNALLED, exit_on_sigterm, exit_with_parent
-from flap.core.shards import DISK_FULL, atomic_path
+from flap.core.shards import DISK_FULL
 
 PARAMS = Path(os.environ.get("FLAP_PARAMS") or "params.yaml")
 PathOption = Annotated[Path, typer.Option(show_default=False)]
@@ -68,15 +68,3 @@ def print_counts(stage: str, rows_in: int, rows_out: int, rejected: int) -> None
     """Print the counts in one line; a row that is lost is a bug, so it raises."""
     typer.echo(f"{stage}: {rows_in} in = {rows_out} out + {rejected} rejected")
     assert rows_in == rows_out + rejected, f"{stage}: {rows_in} rows in, not all accounted for"
-
-
-def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Metrics as JSON for `dvc metrics`, rounded to what they are worth, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(_rounded(metrics), indent=2) + "\n")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return round(value, 6) if isinstance(value, float) else value

@@ -8,13 +8,14 @@ import typer
 from flap.core.audioset import display_names
 from flap.core.config import load_section
 from flap.core.errors import UserError
+from flap.core.metrics import write_metrics
 from flap.core.shards import shard_paths
 from flap.core.work import Work, fingerprint
 from flap.model.config import EncoderConfig
 from flap.sources.config import DatasetsConfig
 from flap.tagger.config import TaggerConfig
 from flap.tagger.labels import Targets, describe_unknown, make_targets
-from pipeline.stage import PARAMS, PathOption, run, write_metrics
+from pipeline.stage import PARAMS, PathOption, run
 
 
 def main(

@@ -1,4 +1,4 @@
-"""Every benchmark runs and ends with the keys that it promises; speed is not tested."""
+"""Every benchmark runs and prints the documented keys; speed is not tested."""
 
 import json
 import re
@@ -71,7 +71,7 @@ def test_captions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 def test_audio_stage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLAP_JOBS", "1")  # it sets this itself, for the time of the test
+    monkeypatch.setenv("FLAP_JOBS", "1")  # the benchmark sets it, too; monkeypatch restores it
     audio_stage.main(shards=2, seconds=0)
     assert set(last_line(capsys)["ratios"]) == {"speedup", "same_columns", "two_process"}
 

@@ -1,4 +1,4 @@
-"""The model card: what it says, and that no text from data means anything in it."""
+"""The model card: its contents, and that it shows text from data literally."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def card_of(folders: tuple[Path, Path], **changes: dict[str, Any]) -> str:
 
 
 def texts(markdown: str) -> list[str]:
-    """What each cell and paragraph shows; asserts that none of it is more than plain text."""
+    """The text of each cell and paragraph; asserts that all of it is plain text."""
     inlines = [token for token in MARKDOWN.parse(markdown) if token.type == "inline"]
     pieces = [piece for token in inlines for piece in token.children or []]
     assert {piece.type for piece in pieces} <= {"text", "text_special"}
@@ -71,7 +71,7 @@ def shown(text: str) -> str:
 
 
 @given(st.text() | st.text("|`<>&*_[]()#@$\\!~-ab \n"))
-def test_any_text_is_shown_as_it_is_in_a_cell_and_in_a_sentence(text: str) -> None:
+def test_any_text_is_shown_literally_in_a_cell_and_in_a_sentence(text: str) -> None:
     cell, after = texts(f"| a | b |\n|---|---|\n| {inline(text)} | after |")[2:]
     assert (" ".join(cell.split()), after) == (shown(text), "after")
     assert [" ".join(line.split()) for line in texts(f"So: {inline(text)}.")] == [
@@ -80,7 +80,7 @@ def test_any_text_is_shown_as_it_is_in_a_cell_and_in_a_sentence(text: str) -> No
 
 
 @given(st.text("`~\n a"))
-def test_no_text_ends_its_fence(text: str) -> None:
+def test_no_text_ends_its_code_block(text: str) -> None:
     (token,) = MARKDOWN.parse(fenced(text, "yaml"))
     assert token.type == "fence"
     assert token.content.rstrip() == text.rstrip()
@@ -104,13 +104,13 @@ def test_the_table_holds_every_score_beside_chance(folders: tuple[Path, Path]) -
     assert "| demo-test-clap | laion/x (clap) | text → audio | 4 | 12.5 % (10.0 %) |" in card
 
 
-def test_data_training_and_terms_are_said(folders: tuple[Path, Path]) -> None:
+def test_data_training_and_terms_are_stated(folders: tuple[Path, Path]) -> None:
     card = card_of(folders)
     assert "| demo | demo | 12 | 0 | 0 | 0.0 | 6 of 10 |" in card
     assert "| demo | unknown | 12 |" in card
-    assert "Trained for 20 steps; the loss on held-out clips was 2.5 at step 20." in card
+    assert "Trained for 20 steps; the loss on validation clips was 2.5 at step 20." in card
     assert "gemma-3-270m: Gemma Terms of Use, https://ai.google.dev/gemma/terms." in card
-    assert "Trained on the demo corpus" in card
+    assert "Trained only on the demo corpus" in card
 
 
 def test_licences_can_neither_break_the_table_nor_inject(folders: tuple[Path, Path]) -> None:
@@ -137,7 +137,7 @@ def test_licences_can_neither_break_the_table_nor_inject(folders: tuple[Path, Pa
         (HUB, None, "started from hf://owner/audio-mae, revision abc.", ["owner/audio-mae"]),
     ],
 )
-def test_the_audio_encoders_start_is_said(
+def test_the_audio_encoders_starting_weights_are_named(
     folders: tuple[Path, Path], pretrain: Any, tagger: Any, said: str, base: list[str] | None
 ) -> None:
     card = card_of(folders, pretrain={"audio_weights": pretrain}, tagger={"weights": tagger})
@@ -145,7 +145,7 @@ def test_the_audio_encoders_start_is_said(
     assert ModelCard(card).data.base_model == base
 
 
-def test_places_on_the_users_disk_stay_private(folders: tuple[Path, Path]) -> None:
+def test_paths_on_the_users_disk_stay_private(folders: tuple[Path, Path]) -> None:
     weights = HUB | {"source": "/home/someone/secret/mae.pth"}
     text = {"kind": "pretrained", "source": "/home/someone/roberta", "revision": "main"}
     card = card_of(
@@ -158,17 +158,17 @@ def test_places_on_the_users_disk_stay_private(folders: tuple[Path, Path]) -> No
     assert "mae.pth" in card and "roberta" in card
 
 
-def test_without_enriched_captions_the_language_model_has_no_say(
+def test_without_enriched_captions_no_language_model_is_named(
     folders: tuple[Path, Path],
 ) -> None:
     card = card_of(folders, pretrain={"captions": "original"})
     assert "gemma" not in card
     alone = card_of(folders, pretrain={"captions": "none"})
-    assert "by reconstruction alone" in alone
+    assert "by reconstruction only" in alone
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "params.paper.yaml"])
-def test_configuration_is_that_of_params_and_gaps_are_no_error(name: str, tmp_path: Path) -> None:
+def test_the_card_repeats_the_parameters_without_results(name: str, tmp_path: Path) -> None:
     params = read_params(ROOT / name)
     benchmarks = dict.fromkeys(params["benchmarks"], "")
     facts = read_facts(tmp_path, tmp_path, list(params["datasets"]), benchmarks, CONFIG)
@@ -182,4 +182,4 @@ def test_configuration_is_that_of_params_and_gaps_are_no_error(name: str, tmp_pa
     assert data.eval_results is None
     if name == "params.paper.yaml":
         assert data.base_model[1] == "roberta-base"
-        assert "Trained on the demo corpus" not in card
+        assert "Trained only on the demo corpus" not in card

@@ -1,4 +1,4 @@
-"""CLAP as a baseline: its own numbers, nothing drawn, and the same scoring as FLAP's."""
+"""CLAP as a baseline: embeddings as in transformers, no randomness, scores as for FLAP."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ from pipeline import retrieval
 RATE_HZ = 48000
 WINDOW = RATE_HZ  # one second
 LONG = WINDOW * 5 // 2
-TEXT = SMALL_TEXT.model_copy(update={"max_tokens": 200})  # the cut is the embedder's
+TEXT = SMALL_TEXT.model_copy(update={"max_tokens": 200})  # so the embedder must cut
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def saved(request: pytest.FixtureRequest) -> Path:
 
 
 def make_clap(folder: Path, *, fused: bool) -> Path:
-    """A folder with a tiny CLAP that hears one second."""
+    """A folder with a tiny CLAP with a window of one second."""
     torch.manual_seed(0)
     text = {
         "vocab_size": TEXT.vocabulary,
@@ -53,7 +53,7 @@ def make_clap(folder: Path, *, fused: bool) -> Path:
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "intermediate_size": 32,
-        "max_position_embeddings": 80,  # 77 tokens and those before the first position
+        "max_position_embeddings": 80,  # 77 tokens, after the padding positions
     }
     audio = {
         "enable_fusion": fused,
@@ -66,7 +66,7 @@ def make_clap(folder: Path, *, fused: bool) -> Path:
         "hidden_size": 16,
         "num_hidden_layers": 2,
     }
-    # Fewer dimensions, and all units behind the ReLU of a random head may be dead.
+    # With fewer dimensions, all units after the ReLU of a random head can be 0.
     config = ClapConfig(text_config=text, audio_config=audio, projection_dim=64)
     ClapModel(config).save_pretrained(folder)
     extractor = ClapFeatureExtractor(
@@ -83,14 +83,14 @@ def embedder(folder: Path) -> ClapEmbedder:
 
 
 def noise(n_samples: int, seed: int = 0) -> np.ndarray:
-    """Noise of rising loudness, so that places in it differ."""
+    """Noise of rising loudness, so that its parts differ."""
     rng = np.random.default_rng(seed)
     rising = rng.uniform(-1, 1, n_samples) * np.linspace(0.01, 1, n_samples) ** 2
     return rising.astype(np.float32)
 
 
 def write(folder: Path, *recordings: tuple[np.ndarray, int]) -> pd.DataFrame:
-    """Rows of `usable_clips` as far as CLAP looks at them, their recordings in `folder`."""
+    """The columns of `usable_clips` that CLAP needs; the recordings are written into `folder`."""
     paths = [folder / f"{i}.wav" for i in range(len(recordings))]
     for path, (samples, rate_hz) in zip(paths, recordings, strict=True):
         soundfile.write(path, samples, rate_hz, subtype="FLOAT")
@@ -99,9 +99,9 @@ def write(folder: Path, *recordings: tuple[np.ndarray, int]) -> pd.DataFrame:
 
 @torch.inference_mode()
 def direct(folder: Path, samples: np.ndarray) -> torch.Tensor:
-    """What transformers alone makes of a clip that fits the window, (E,).
+    """Embedding (E,) by transformers alone of a clip that fits the window.
 
-    A longer clip beside it keeps the extractor from naming ours the longer one.
+    With a longer clip in the batch, the extractor does not mark ours as the longer one.
     """
     processor = ClapProcessor.from_pretrained(folder)
     features = processor.feature_extractor(
@@ -116,7 +116,7 @@ def audio(model: ClapEmbedder, clips: pd.DataFrame) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rate_hz", [RATE_HZ, 16000, 44100])
-def test_a_short_clip_is_embedded_as_transformers_does(
+def test_a_short_clip_is_embedded_as_by_transformers(
     saved: Path, tmp_path: Path, rate_hz: int
 ) -> None:
     samples = noise(rate_hz // 3)
@@ -140,8 +140,8 @@ def test_with_fusion_less_than_a_hop_makes_no_clip_longer(fused: Path, tmp_path:
     torch.testing.assert_close(embedded, direct(fused, samples))
 
 
-def test_nothing_is_drawn(saved: Path, tmp_path: Path) -> None:
-    """Not by the clip, not by its batch, and numpy's global generator stays where it was."""
+def test_embeddings_are_not_random(saved: Path, tmp_path: Path) -> None:
+    """They depend neither on the run nor on the batch; numpy's global generator keeps its state."""
     model = embedder(saved)
     lengths = [LONG, WINDOW // 2, LONG + 4800, WINDOW]
     clips = write(tmp_path, *[(noise(n, seed=n), RATE_HZ) for n in lengths])
@@ -158,7 +158,7 @@ def test_nothing_is_drawn(saved: Path, tmp_path: Path) -> None:
 
 
 @torch.inference_mode()
-def test_captions_are_embedded_as_transformers_does_and_cut(saved: Path) -> None:
+def test_captions_are_cut_and_embedded_as_by_transformers(saved: Path) -> None:
     captions = ["a dog barks", "rain falls", "rain falls on the dog " * 30]
     embedded = embedder(saved).text(captions)
     tokenizer = ClapProcessor.from_pretrained(saved).tokenizer
@@ -192,26 +192,26 @@ def test_a_benchmark_of_clap_end_to_end(
     assert json.loads(metrics.read_text())["model"] == scored
 
 
-def test_a_missing_folder_is_the_users(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"benchmarks\.toy-val\.model\.source: .* is no directory"):
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\.toy-val\.model\.source: .* is not a directory"):
         embedder(tmp_path / "nowhere")
 
 
-def test_a_folder_that_is_no_whole_clap_is_the_users(saved: Path, tmp_path: Path) -> None:
+def test_an_incomplete_clap_is_named(saved: Path, tmp_path: Path) -> None:
     for file in saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = tmp_path / "model.safetensors"
     tensors = load_file(weights)
     del tensors["text_projection.linear1.weight"]
     save_file(tensors, weights, {"format": "pt"})
-    with pytest.raises(UserError, match=r"text_projection\.linear1\.weight for one is missing"):
+    with pytest.raises(UserError, match=r"such as text_projection\.linear1\.weight"):
         embedder(tmp_path)
     weights.rename(tmp_path / "pytorch_model.bin")  # pickles are not read
     with pytest.raises(UserError, match=r"model\.source: the directory .* cannot be loaded"):
         embedder(tmp_path)
 
 
-def test_a_recording_lost_since_the_audio_stage_is_the_users(saved: Path, tmp_path: Path) -> None:
+def test_a_recording_lost_since_the_audio_stage_is_named(saved: Path, tmp_path: Path) -> None:
     model, clips = embedder(saved), write(tmp_path, *[(noise(4800), RATE_HZ)] * 2)
     lost, broken = map(Path, clips["uri"])
     lost.unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flap.captions.audit import REASONS
+from flap.captions.checks import REASONS
 from flap.core import schemas
 from flap.core.config import read_params
 

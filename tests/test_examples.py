@@ -19,7 +19,7 @@ from flap.core.config import read_params
 from flap.model.flap import build_flap
 from flap.model.tagger import Tagger, save_tagger
 from flap.model.text_encoder import build_tokenizer
-from flap.processor.processor import processor_of
+from flap.processor.processor import build_processor
 
 soundfile = pytest.importorskip("soundfile")
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def model(tmp_path: Path) -> Path:
     flap = build_flap(ENCODER, MODEL, with_decoder=False)
     flap.save_pretrained(tmp_path / "model")
     tokenizer = build_tokenizer(TEXT, CAPTIONS)
-    processor_of(flap, tokenizer, FRONT_END).save_pretrained(tmp_path / "model")
+    build_processor(flap, tokenizer, FRONT_END).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 

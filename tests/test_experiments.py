@@ -65,12 +65,12 @@ def changed(**changes: Any) -> ExperimentsConfig:
     return ExperimentsConfig.model_validate(ROWS.model_dump() | changes)
 
 
-def test_what_params_yaml_does_not_know_is_named() -> None:
+def test_unknown_keys_rows_and_benchmarks_are_named() -> None:
     with pytest.raises(UserError, match=r"no-mask: params\.yaml has no key 'pretrain\.epoch' "):
         variant(PARAMS, changed(changes={"pretrain.epoch": 3}), "no-mask", 0)
-    with pytest.raises(UserError, match="has no 'demo-text'; there are demo-val"):
+    with pytest.raises(UserError, match="has no 'demo-text'; there are: demo-val"):
         variant(PARAMS, changed(benchmarks=["demo-text"]), "no-mask", 0)
-    with pytest.raises(UserError, match="'demo-probe' is no task of retrieval"):
+    with pytest.raises(UserError, match="'demo-probe' is not a retrieval task"):
         variant(PARAMS, changed(benchmarks=["demo-probe"]), "no-mask", 0)
     with pytest.raises(ValueError, match="'rows' has no 3d"):
         changed(repeated=["3d"])
@@ -78,31 +78,31 @@ def test_what_params_yaml_does_not_know_is_named() -> None:
         changed(repeated=["no-mask", "2d", "2d-doubled"])
     with pytest.raises(ValueError, match="both in 'repeated' and in 'once': 1d"):
         changed(once=[*ROWS.once, "1d"])
-    with pytest.raises(ValueError, match="no row of it is 1d-20"):
+    with pytest.raises(ValueError, match="1d-20, which is not a row of it"):
         changed(tables=[ROWS.tables[0].model_dump() | {"beside": "1d-20"}])
 
 
-def test_a_score_that_the_tables_want_and_retrieval_has_not(tmp_path: Path) -> None:
+def test_a_recall_that_the_tables_need_and_params_lack_is_named(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text().replace("[1, 5, 10]", "[1, 5]")
     (tmp_path / "params.yaml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "PARAMS", tmp_path / "params.yaml")
-        with pytest.raises(UserError, match=r"the tables want 1 and 10 in retrieval\.recall_at"):
+        with pytest.raises(UserError, match=r"add 1, 10 to retrieval\.recall_at"):
             stage.main(ROOT / "experiments/rows.yaml", tmp_path / "variant")
 
 
-def test_once_is_the_first_seed() -> None:
+def test_rows_in_once_run_with_the_first_seed() -> None:
     assert "1d-20-5" in changed(seeds=[5, 6]).runs
 
 
-def test_masks_cost_less(variants: Path) -> None:
+def test_higher_mask_ratios_cost_less(variants: Path) -> None:
     for rows in ROWS.figure.series.values():
         costs = [row_gflops(variants / f"{row}-0.yaml") for row in rows]
         assert all(more > less for more, less in pairwise(costs))
 
 
 def write_ranks(folder: Path, run: str, ranks: list[int]) -> None:
-    """Queries of 20 clips, five captions each, both directions alike."""
+    """Five queries per clip, with the same ranks in both directions."""
     rows = [
         {"benchmark": "demo-test", "direction": direction, "query_id": f"{i}", "ties": 0}
         | {"clip_id": f"{i // 5}", "rank": rank, "positions": [rank], "candidates": 50}
@@ -124,20 +124,20 @@ def test_a_row_is_the_mean_of_its_seeds(ranks: Path) -> None:
     found = row_scores(ranks, ROWS, "2d", "demo-test", "text_to_audio", RETRIEVAL)
     tables = [pd.read_parquet(ranks / f"2d-{seed}-demo-test") for seed in ROWS.seeds]
     each = [(t["rank"][t["direction"] == "text_to_audio"] <= 10).mean() for t in tables]
-    score = found.score("R@10")
+    score = found.estimate("R@10")
     assert score.mean == pytest.approx(np.mean(each))
-    assert score.spread == pytest.approx(np.std(each, ddof=1))
+    assert score.seed_std == pytest.approx(np.std(each, ddof=1))
     assert score.interval["low"] < score.mean < score.interval["high"]
     once = row_scores(ranks, ROWS, "2d-10", "demo-test", "text_to_audio", RETRIEVAL)
-    assert once.score("R@10").spread is None
-    beyond = found.beyond(once, "R@10")
-    assert beyond.mean == pytest.approx(score.mean - once.score("R@10").mean)
-    assert found.beyond(found, "R@10").interval == {"low": 0.0, "high": 0.0}
+    assert once.estimate("R@10").seed_std is None
+    difference = found.difference(once, "R@10")
+    assert difference.mean == pytest.approx(score.mean - once.estimate("R@10").mean)
+    assert found.difference(found, "R@10").interval == {"low": 0.0, "high": 0.0}
 
 
-def test_seeds_scored_on_other_clips_are_refused(ranks: Path) -> None:
+def test_seeds_scored_on_different_clips_are_an_error(ranks: Path) -> None:
     write_ranks(ranks, "2d-1", [1] * 50)
-    with pytest.raises(UserError, match="scored on other clips"):
+    with pytest.raises(UserError, match="scored on different clips"):
         row_scores(ranks, ROWS, "2d", "demo-test", "text_to_audio", RETRIEVAL)
 
 

@@ -1,4 +1,4 @@
-"""Stage `flops`: the count against the arithmetic of a ViT."""
+"""Stage `flops`: the counts against the arithmetic of a ViT."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ SMALL = BASE.model_copy(update={"width": 32, "depth": 2, "heads": 2})
 
 
 def by_hand(config: EncoderConfig, batch: int, kept: int) -> float:
-    """Multiply-adds of patches, qkv, attention, projection, MLP and norms (5 a value)."""
+    """Giga multiply-adds of patches, qkv, attention, projection, MLP and norms (5 per value)."""
     d, n, all_tokens = config.width, kept + 1, config.grid[0] * config.grid[1]
     block = n * 12 * d * d + 2 * n * n * d
     norms = 5 * n * d * (2 * config.depth + 1)
@@ -22,13 +22,13 @@ def by_hand(config: EncoderConfig, batch: int, kept: int) -> float:
 
 
 @pytest.mark.parametrize("kept", [512, 307, 306])
-def test_count_is_the_arithmetic(kept: int) -> None:
+def test_counts_match_the_arithmetic(kept: int) -> None:
     keep_BK = None if kept == 512 else torch.arange(kept).unsqueeze(0)
     found = encoder_gflops(AudioEncoder(SMALL), 2, keep_BK)
     assert found == pytest.approx(by_hand(SMALL, 2, kept), rel=0.01)
 
 
-def test_table_falls_with_the_ratio() -> None:
+def test_gflops_fall_with_the_ratio() -> None:
     rows = flops_table(SMALL, 1, (0.2, 0.4))
     assert [(r["mask"], r["tokens"]) for r in rows] == [
         ("none", 512),
@@ -42,8 +42,8 @@ def test_table_falls_with_the_ratio() -> None:
         assert costs == sorted(costs, reverse=True)
 
 
-def test_vit_base_costs_what_the_papers_figure_3_says() -> None:
-    """Batch of 8 x 10 s, multiply-adds x 1e9, attention counted: within half a percent."""
+def test_vit_base_has_the_gflops_of_the_papers_figure_3() -> None:
+    """Batch of 8 x 10 s, giga multiply-adds with attention, within half a percent."""
     rows = {(r["mask"], r["ratio"]): r for r in flops_table(BASE, 8, (0.2, 0.4))}
     for key, tokens, gflops in (
         (("none", 0.0), 512, 387.7),

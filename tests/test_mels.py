@@ -1,4 +1,4 @@
-"""MELS that lie elsewhere: the same batches, copies shared and bounded, stores that fail."""
+"""MELS in a store: the same batches, copies shared and within the limit, stores that fail."""
 
 import io
 import multiprocessing
@@ -22,13 +22,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from test_pretrain import ARGUMENTS, ROOT, project
 
 from flap.core.errors import UserError
-from flap.mels import copies as copies_module
-from flap.mels import room
+from flap.mels import cache_space, shard_copies
 from flap.mels.clips import check_front_end, usable_clips
-from flap.mels.copies import Copy, copy_of
-from flap.mels.heads import mels_from_environment, versions
 from flap.mels.reader import MelReader
-from flap.mels.rows import fetch_rows
+from flap.mels.remote_rows import fetch_rows
+from flap.mels.shard_copies import ShardCopy, shard_copy
+from flap.mels.stubs import mel_versions, mels_from_environment
 from flap.model.windows import SpecAugment
 from flap.training.batches import Batch, WindowSampler, read_batches
 from flap.training.order import MicroBatches, PairOrder
@@ -38,11 +37,11 @@ ALL = ["train", "val", "test"]
 
 
 class Store(MemoryFileSystem):
-    """A store in memory that counts what is read of it and fails as often as it is told."""
+    """A store in memory that records the size of each read and fails `failures` times."""
 
     protocol = "counted"
     failures = 0
-    read: list[int] = []  # noqa: RUF012 - of the store, as its files are
+    read: list[int] = []  # noqa: RUF012 - shared, like the files of the store
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> IO[bytes]:
         if mode != "rb":
@@ -66,14 +65,14 @@ fsspec.register_implementation("counted", Store)
 
 @pytest.fixture(autouse=True)
 def forked_children_end_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Prefect and Ray have a process do at its end fails in children that tests fork."""
+    """Exit handlers of Prefect and Ray fail in the children that these tests fork."""
     monkeypatch.setattr("threading._threading_atexits", [])
 
 
 @pytest.fixture
 def store(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The corpus's MELS in a store, and a cache."""
-    monkeypatch.setattr("flap.mels.source._PAUSE_SECONDS", 0)
+    """The URL of a store with the corpus's MELS; FLAP_MELS and FLAP_MELS_CACHE are set."""
+    monkeypatch.setattr("flap.mels.remote_shard._PAUSE_SECONDS", 0)
     monkeypatch.setenv("FLAP_MELS", "counted://mels")
     monkeypatch.setenv("FLAP_MELS_CACHE", str(tmp_path / "cache"))
     upload(corpus.mels, "counted://mels")
@@ -132,72 +131,74 @@ def test_batches_are_the_same_from_a_store(corpus: Corpus, store: str, workers: 
     elsewhere, here = clips_of(corpus), local_clips(corpus)
     pd.testing.assert_frame_equal(elsewhere.drop(columns="path"), here.drop(columns="path"))
     assert check_front_end(elsewhere, 32) == check_front_end(here, 32)
-    heads = sum(Store.read)
+    stub_bytes = sum(Store.read)
     assert_same(batches(elsewhere, workers=workers), batches(here))
-    if not workers:  # what workers read, they count for themselves
-        whole = sum(Store.read) - heads
-        assert whole == sum(shard_bytes(corpus))  # each shard once in three epochs
+    if not workers:  # reads in worker processes are not recorded here
+        fetched = sum(Store.read) - stub_bytes
+        assert fetched == sum(shard_bytes(corpus))  # each shard once in three epochs
     Store.read.clear()
     clips_of(corpus)
-    assert not Store.read  # heads are remembered
+    assert not Store.read  # the stubs exist already
 
 
 def test_copies_of_a_local_folder(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
+    plain = mel_versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
     here = batches(local_clips(corpus))
     monkeypatch.setenv("FLAP_MELS_CACHE", str(tmp_path / "cache"))
     assert_same(batches(clips_of(corpus)), here)
     assert len(copies(tmp_path / "cache")) == 3
-    assert versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"]) == plain
+    assert mel_versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"]) == plain
     elsewhere = shutil.copytree(corpus.mels, tmp_path / "elsewhere")
     shutil.rmtree(corpus.mels)
     for url in (str(elsewhere), f"file://{elsewhere}"):
         monkeypatch.setenv("FLAP_MELS", url)
         assert_same(batches(clips_of(corpus)), here)
-        assert versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"]) == plain
+        assert mel_versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"]) == plain
     monkeypatch.delenv("FLAP_MELS_CACHE")  # read in place
     assert clips_of(corpus)["path"].str.startswith(str(elsewhere)).all()
 
 
-def test_copies_keep_within_their_bound(
+def test_copies_keep_within_the_limit(
     corpus: Corpus, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound, cache, most = int(2.2 * max(shard_bytes(corpus))), tmp_path / "cache", 0
-    monkeypatch.setenv("FLAP_MELS_CACHE_GIB", str(bound / 2**30))
+    limit, cache, most = int(2.2 * max(shard_bytes(corpus))), tmp_path / "cache", 0
+    monkeypatch.setenv("FLAP_MELS_CACHE_GIB", str(limit / 2**30))
     here = batches(local_clips(corpus))
-    make_room = copies_module.find_room
+    reserve = shard_copies.reserve
 
-    def watched(*arguments: Any) -> bool:
+    def watched(*arguments: Any, **options: Any) -> bool:
         nonlocal most
-        granted = make_room(*arguments)
+        granted = reserve(*arguments, **options)
         most = max(most, used(cache))
         return granted
 
-    monkeypatch.setattr(copies_module, "find_room", watched)
-    room._warn_of_too_little.cache_clear()
+    monkeypatch.setattr(shard_copies, "reserve", watched)
+    cache_space._warn_of_too_little_space.cache_clear()
     with warnings.catch_warnings(action="error"):
         assert_same(batches(clips_of(corpus)), here)
-    assert max(shard_bytes(corpus)) < most <= bound
+    assert max(shard_bytes(corpus)) < most <= limit
     with pytest.warns(UserWarning, match="do not fit"):
         found = batches(clips_of(corpus), window=3)
     assert_same(found, batches(local_clips(corpus), window=3))
-    assert most <= bound
+    assert most <= limit
 
 
-def test_what_is_held_is_spared_until_it_is_needed(
+def test_prefetching_spares_held_copies_and_reading_does_not(
     corpus: Corpus, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = int(2.2 * max(shard_bytes(corpus)))
-    monkeypatch.setenv("FLAP_MELS_CACHE_GIB", str(bound / 2**30))
-    room._warn_of_too_little.cache_clear()
-    first, second, third = (copy_of(path) for path in clips_of(corpus)["path"].unique())
+    limit = int(2.2 * max(shard_bytes(corpus)))
+    monkeypatch.setenv("FLAP_MELS_CACHE_GIB", str(limit / 2**30))
+    cache_space._warn_of_too_little_space.cache_clear()
+    first, second, third = (shard_copy(path) for path in clips_of(corpus)["path"].unique())
     assert first and second and third
     holds = [first.hold(), second.hold()]
     assert first.fetch() and second.fetch()
     assert not third.fetch() and first.path.exists() and second.path.exists()
     mapped = np.memmap(first.open(), np.uint8, mode="r")
+    for seconds, copy in enumerate((second, first)):  # the clock of files is coarse
+        os.utime(copy.path, (seconds, seconds))
     with pytest.warns(UserWarning, match="FLAP_MELS_CACHE_GIB: the shards .* do not fit"):
         third.open().close()
     assert third.path.exists() and first.path.exists() and not second.path.exists()
@@ -206,8 +207,10 @@ def test_what_is_held_is_spared_until_it_is_needed(
     assert mapped[:4].tobytes() == b"PAR1"
 
 
-def test_no_more_is_fetched_than_two_windows(corpus: Corpus, store: str, tmp_path: Path) -> None:
-    """While the first batch is read, of shards that are one window each."""
+def test_prefetching_is_at_most_two_windows_ahead(
+    corpus: Corpus, store: str, tmp_path: Path
+) -> None:
+    """Each window is one shard."""
     clips, cache = clips_of(corpus), tmp_path / "cache"
     order = PairOrder(np.arange(30) // 10, np.ones(30, int), seed=0, window=1, batch=2)
     plan = iter(with_prefetch(MicroBatches(order, range(2**40)), clips["path"].to_numpy()))
@@ -224,16 +227,16 @@ def test_no_more_is_fetched_than_two_windows(corpus: Corpus, store: str, tmp_pat
 
 
 def read_everything(corpus: Corpus, log: Path) -> None:
-    """In a process of its own: every row, with a line in `log` for each shard that it fetches."""
-    download = Copy._download
+    """Run in a child process: read every row, and log a line for each shard downloaded."""
+    download = ShardCopy._download
 
-    def logged(copy: Copy, part: Path) -> None:
+    def logged(copy: ShardCopy, part: Path) -> None:
         time.sleep(0.2)
         with log.open("a") as file:
             file.write(f"{copy.path.name}\n")
         download(copy, part)
 
-    Copy._download = logged  # type: ignore[method-assign]
+    ShardCopy._download = logged  # type: ignore[method-assign]
     clips = clips_of(corpus)
     assert [len(mel) for mel in MelReader().read_all(clips)] == [30 + i for i in range(30)]
 
@@ -255,26 +258,26 @@ def test_processes_of_a_node_fetch_each_shard_once(
     assert len(copies(tmp_path / "cache")) == 3
 
 
-def fetch_for_ever(path: str) -> None:
-    copies_module.shutil.copyfileobj = lambda *_: time.sleep(60)  # type: ignore[attr-defined]
-    copy = copy_of(path)
+def fetch_forever(path: str) -> None:
+    shard_copies.shutil.copyfileobj = lambda *_: time.sleep(60)  # type: ignore[attr-defined]
+    copy = shard_copy(path)
     assert copy
     copy.fetch()
 
 
-def test_a_killed_fetch_leaves_nothing_for_long(
+def test_the_next_run_removes_the_part_of_a_killed_download(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setenv("FLAP_MELS_CACHE", str(cache))
     path = clips_of(corpus)["path"].iloc[0]
-    child = multiprocessing.get_context("fork").Process(target=fetch_for_ever, args=(path,))
+    child = multiprocessing.get_context("fork").Process(target=fetch_forever, args=(path,))
     child.start()
     deadline = time.monotonic() + 20
     while used(cache) < shard_bytes(corpus)[0] and time.monotonic() < deadline:
         time.sleep(0.02)
     clips_of(corpus)
-    assert [part.suffix for part in copies(cache)] == [".part"]  # of one that is alive
+    assert [part.suffix for part in copies(cache)] == [".part"]  # the download is alive
     assert child.pid
     os.kill(child.pid, signal.SIGKILL)
     child.join()
@@ -283,7 +286,7 @@ def test_a_killed_fetch_leaves_nothing_for_long(
     assert len(MelReader().read(path, 0)) == 30
 
 
-def test_a_store_that_fails_is_asked_again_and_then_named(corpus: Corpus, store: str) -> None:
+def test_a_failing_store_is_retried_and_then_named(corpus: Corpus, store: str) -> None:
     Store.failures = 3
     path = clips_of(corpus)["path"].iloc[0]
     Store.failures = 3
@@ -297,37 +300,37 @@ def test_a_store_that_fails_is_asked_again_and_then_named(corpus: Corpus, store:
             batches(clips_of(corpus), workers=workers)
 
 
-def test_a_shard_that_is_gone_or_another_is_named(
-    corpus: Corpus, store: str, tmp_path: Path
-) -> None:
+def test_a_missing_or_changed_shard_is_named(corpus: Corpus, store: str, tmp_path: Path) -> None:
     clips = clips_of(corpus)
     first, *_, last = clips["path"].unique()
     fs, base = fsspec.url_to_fs(store)
     fs.pipe_file(f"{base}/toy/shard-00000.parquet", b"other")
     fs.rm(f"{base}/toy/shard-00002.parquet")
-    with pytest.raises(UserError, match=r"shard-00000\.parquet: has changed since this run began"):
+    with pytest.raises(UserError, match=r"shard-00000\.parquet: changed since this run began"):
         MelReader().read(first, 0)
-    with pytest.raises(UserError, match=r"counted://mels/toy/shard-00002\.parquet: is not there"):
+    with pytest.raises(UserError, match=r"counted://mels/toy/shard-00002\.parquet: no such file"):
         MelReader().read(last, 0)
     assert copies(tmp_path / "cache") == []
     with pytest.raises(UserError, match=r"shard-00000\.parquet: not a readable Parquet file"):
         clips_of(corpus)
 
 
-def test_a_changed_shard_has_another_copy(corpus: Corpus, store: str, tmp_path: Path) -> None:
+def test_a_changed_shard_gets_a_new_copy(corpus: Corpus, store: str, tmp_path: Path) -> None:
     assert len(MelReader().read(clips_of(corpus)["path"].iloc[0], 0)) == 30
-    before = versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
+    before = mel_versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
     fs, base = fsspec.url_to_fs(store)
     fs.cp_file(f"{base}/toy/shard-00001.parquet", f"{base}/toy/shard-00000.parquet")
     fs.rm(f"{base}/toy/shard-00002.parquet")
-    after = versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
+    after = mel_versions(mels_from_environment(corpus.mels, ["toy"]), ["toy"])
     assert after.keys() == before.keys() - {"toy/shard-00002.parquet"}
     assert after["toy/shard-00000.parquet"] != before["toy/shard-00000.parquet"]
-    head = mels_from_environment(corpus.mels, ["toy"]) / "toy/shard-00000.parquet"
-    assert len(MelReader().read(str(head), 0)) == 40
+    stub = mels_from_environment(corpus.mels, ["toy"]) / "toy/shard-00000.parquet"
+    assert len(MelReader().read(str(stub), 0)) == 40
 
 
-def test_rows_for_validation_are_fetched_alone(corpus: Corpus, store: str, tmp_path: Path) -> None:
+def test_validation_fetches_rows_without_copying_shards(
+    corpus: Corpus, store: str, tmp_path: Path
+) -> None:
     clips, here = clips_of(corpus, ["val"]), local_clips(corpus, ["val"])
     found = fetch_rows(clips, tmp_path / "validation.parquet")
     assert copies(tmp_path / "cache") == []
@@ -343,17 +346,20 @@ def test_rows_for_validation_are_fetched_alone(corpus: Corpus, store: str, tmp_p
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"FLAP_MELS": "s3://bucket/mels"}, "FLAP_MELS_CACHE: with FLAP_MELS=s3://bucket/mels"),
+        (
+            {"FLAP_MELS": "s3://bucket/mels"},
+            "FLAP_MELS_CACHE: not set; with FLAP_MELS=s3://bucket/mels",
+        ),
         ({"FLAP_MELS": "pigeon://x"}, "FLAP_MELS=pigeon://x: Protocol not known"),
-        ({"FLAP_MELS": "memory://x", "FLAP_MELS_CACHE": "cache"}, "memory://x/toy: is not there"),
+        ({"FLAP_MELS": "memory://x", "FLAP_MELS_CACHE": "cache"}, "memory://x/toy: no such file"),
         ({"FLAP_MELS_CACHE": "/dev/null/x"}, "FLAP_MELS_CACHE=/dev/null/x: Not a directory"),
         (
             {"FLAP_MELS_CACHE": "cache", "FLAP_MELS_CACHE_GIB": "-1"},
-            "FLAP_MELS_CACHE_GIB=-1: a num",
+            "FLAP_MELS_CACHE_GIB=-1: expected a num",
         ),
         (
             {"FLAP_MELS_CACHE": "cache", "FLAP_MELS_CACHE_GIB": "1T"},
-            "FLAP_MELS_CACHE_GIB=1T: a num",
+            "FLAP_MELS_CACHE_GIB=1T: expected a num",
         ),
         ({"FLAP_MELS_CACHE": "cache", "FLAP_MELS_CACHE_GIB": "1e-6"}, "_GIB: a shard has .* GiB"),
     ],
@@ -373,10 +379,10 @@ def test_a_wrong_variable_is_named(
 
 
 @pytest.mark.slow
-def test_training_without_the_mels_at_hand(
+def test_training_from_an_s3_store_gives_the_same_model(
     corpus: Corpus, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stage reads from an S3 server, by a worker, what it reads here; to the bit."""
+    """Stage `pretrain` with a loader worker: MELS on an S3 server and in place, bit by bit."""
     changes = {"loader_workers: 0": "loader_workers: 1"}
     here = project(corpus, epochs=1, dropout=0.0, changes=changes)
     there = shutil.copytree(here, tmp_path / "there", ignore=shutil.ignore_patterns("audio"))

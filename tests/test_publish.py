@@ -1,4 +1,4 @@
-"""Publishing: a folder that works as its card says, what would be sent, and who is told what."""
+"""Publishing: a folder that works as its card says, uploads, and error messages."""
 
 import re
 import shutil
@@ -35,7 +35,7 @@ def model() -> FlapModel:
 
 @pytest.fixture
 def folders(model: FlapModel, tmp_path: Path) -> tuple[Path, Path]:
-    """(model, card) as the stages leave them."""
+    """(model, card) as the stages write them."""
     folder, card = tmp_path / "model", tmp_path / "card"
     model.save_pretrained(folder)
     build_processor(model, build_tokenizer(TEXT, CAPTIONS), FRONT_END).save_pretrained(folder)
@@ -45,7 +45,7 @@ def folders(model: FlapModel, tmp_path: Path) -> tuple[Path, Path]:
 
 
 class Hub:
-    """Stands for the hub: takes what is sent to it into `received`."""
+    """A fake hub that stores uploads in `received`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, received: Path) -> None:
         self.received, self.private = received, True
@@ -99,7 +99,7 @@ def test_the_folder_works_as_the_card_says(folders: tuple[Path, Path], tmp_path:
     assert abs(scope["similarity"].item()) <= 1 + 1e-5
 
 
-def test_model_and_card_are_sent_and_the_address_printed(
+def test_model_and_card_are_uploaded_and_the_url_printed(
     folders: tuple[Path, Path], hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish.main(REPOSITORY, model=folders[0], card=folders[1])
@@ -112,7 +112,7 @@ def test_model_and_card_are_sent_and_the_address_printed(
     assert f"https://huggingface.co/{REPOSITORY}\n" in capsys.readouterr().out
 
 
-def test_private_is_asked_for_and_never_sent_to_the_public(
+def test_private_uploads_never_reach_a_public_repository(
     folders: tuple[Path, Path], hub: Hub
 ) -> None:
     publish.main(REPOSITORY, private=True, model=folders[0], card=folders[1])
@@ -123,7 +123,7 @@ def test_private_is_asked_for_and_never_sent_to_the_public(
     assert not (hub.received / "someone/other").exists()
 
 
-def test_what_is_missing_is_named_before_anything_is_written(
+def test_missing_inputs_are_named_before_anything_is_written(
     folders: tuple[Path, Path], tmp_path: Path, hub: Hub
 ) -> None:
     model, card = folders
@@ -153,7 +153,7 @@ def refusal() -> HfHubHTTPError:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (refusal(), r"refuses it \(403 Forbidden\); the token must be one that may write"),
+        (refusal(), r"refuses the upload \(403 Forbidden\); the token must have write access"),
         (OfflineModeIsEnabled("offline"), r"cannot be reached \(offline\).*--folder DIR"),
         (httpx.ConnectError("no route"), r"cannot be reached \(no route\).*--folder DIR"),
     ],
@@ -184,7 +184,7 @@ def test_a_token_and_a_proper_name_are_needed(
         publish.main("a/b/c", model=folders[0], card=folders[1])
 
 
-def test_push_to_hub_sends_a_model_that_loads_again(model: FlapModel, hub: Hub) -> None:
+def test_push_to_hub_uploads_a_model_that_loads(model: FlapModel, hub: Hub) -> None:
     model.push_to_hub(REPOSITORY)
     sent = hub.received / REPOSITORY
     assert {"config.json", "model.safetensors"} <= names(sent)

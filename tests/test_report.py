@@ -1,4 +1,4 @@
-"""The report on a small synthetic data folder: whole, escaped, repeatable, and with gaps."""
+"""The report on a small synthetic data folder: contents, escaping, same bytes, missing inputs."""
 
 import json
 import re
@@ -19,12 +19,12 @@ from flap.core.shards import REJECTS_FOLDER, Row, read_table, write_rejects, wri
 from flap.report.captions import read_captions
 from flap.report.card import render_card
 from flap.report.config import ReportConfig
-from flap.report.examples import MAX_CHARACTERS, shown
+from flap.report.distribution import Distribution
+from flap.report.examples import MAX_CHARACTERS, one_line
 from flap.report.facts import read_facts
 from flap.report.figures import flops_chart, histogram, history_charts
-from flap.report.metrics import flat_numbers, read_flops
+from flap.report.metrics import read_flops
 from flap.report.page import render
-from flap.report.spread import Spread
 from flap.report.tables import read_dataset
 from pipeline import report
 
@@ -46,8 +46,14 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return write_run(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of `write_run`, rendered once: drawing its figures takes seconds."""
+    return page_of(write_run(tmp_path_factory.mktemp("run")), ["demo"], ["demo-test"])
+
+
 def write_run(folder: Path) -> tuple[Path, Path]:
-    """(data, metrics) after a whole run on a dataset `demo` and a benchmark `demo-test`."""
+    """(data, metrics) after all stages ran on a dataset `demo` and a benchmark `demo-test`."""
     data, metrics = folder / "data", folder / "metrics"
     write_tables(data, "demo")
     write_rows(data / "audit" / SHARD, [audit_row(f"demo/{i:03d}") for i in range(5)], AUDIT, {})
@@ -150,11 +156,15 @@ def caption_row(index: int, clip_id: str) -> Row:
 
 
 def caption_page(folder: Path, shards: Sequence[Sequence[Row]]) -> str:
-    """The page of a dataset `demo` of which there are CAPTIONS alone."""
+    """The page of a dataset `demo` that has only CAPTIONS."""
+    write_captions(folder, shards)
+    return page_of((folder / "data", folder / "metrics"), ["demo"], [])
+
+
+def write_captions(folder: Path, shards: Sequence[Sequence[Row]]) -> None:
     for index, rows in enumerate(shards):
         path = folder / "data" / "captions" / "demo" / f"shard-{index:05d}.parquet"
         write_rows(path, rows, CAPTIONS, {})
-    return page_of((folder / "data", folder / "metrics"), ["demo"], [])
 
 
 def page_of(folders: tuple[Path, Path], datasets: list[str], benchmarks: list[str]) -> str:
@@ -179,14 +189,13 @@ def test_counts_add_up_and_come_from_the_tables(folders: tuple[Path, Path]) -> N
     assert (dataset.captions.retried, dataset.captions.retried_kept) == (5, 3)
 
 
-def test_the_page_shows_scores_beside_chance(folders: tuple[Path, Path]) -> None:
-    page = page_of(folders, ["demo"], ["demo-test"])
+def test_the_page_shows_scores_beside_chance(page: str) -> None:
     assert "<b>25.0 %</b><small>12.5 % to 50.0 %</small><small>chance 10.0 %</small>" in page
     assert "0.625" in page
     assert "val_loss" in page
 
 
-def test_runs_that_were_put_beside_are_drawn_together(folders: tuple[Path, Path]) -> None:
+def test_histories_of_other_runs_are_drawn_together(folders: tuple[Path, Path]) -> None:
     history = "step,loss,val_recall_at_10\n1,3.0,\n2,2.0,{}\n"
     (folders[1] / "pretrain.csv").write_text(history.format(0.5))
     assert "Beside other runs" not in page_of(folders, ["demo"], [])
@@ -197,30 +206,30 @@ def test_runs_that_were_put_beside_are_drawn_together(folders: tuple[Path, Path]
     assert "this run ends at 0.5, no mask ends at 0.25" in page
 
 
-def test_a_baseline_is_named_and_makes_no_headline(folders: tuple[Path, Path]) -> None:
+def test_a_baseline_is_named_and_makes_no_headline(folders: tuple[Path, Path], page: str) -> None:
     facts = read_facts(*folders, ["demo"], {"demo-test": "laion/clap"}, CONFIG)
-    page = render(facts)
-    assert "For comparison: laion/clap" in page
-    assert '<div class="card"><b>25.0 %</b>' not in page
-    assert '<div class="card"><b>25.0 %</b>' in page_of(folders, ["demo"], ["demo-test"])
+    compared = render(facts)
+    assert "For comparison: laion/clap" in compared
+    assert '<div class="card"><b>25.0 %</b>' not in compared
+    assert '<div class="card"><b>25.0 %</b>' in page
 
 
-def test_the_page_shows_findings_licences_and_levels(folders: tuple[Path, Path]) -> None:
+def test_the_page_shows_findings_licences_and_levels(folders: tuple[Path, Path], page: str) -> None:
     found = read_facts(*folders, ["demo"], {}, CONFIG).findings
     assert found is not None
     (leak,) = found["demo"]
     assert (leak.finding, leak.rule, leak.clips, leak.dropped) == ("leak", "origin", 5, 3)
     assert leak.examples[0] == ("demo/000", f"= other/1 (test), {ATTACK}")
-    page = page_of(folders, ["demo"], [])
     assert '<th scope="row">leak</th><td>origin</td><td class="num">5</td>' in page
     assert '<th scope="row">unknown</th><td class="num">12</td>' in page
-    # of 10 recordings 3 are clipped and 2 mostly silent; -21 to -29 LUFS, one too short for any
+    # 3 of 10 recordings are clipped, 2 are mostly silent; 9 have a loudness, of -21 to -29 LUFS
     cells = "".join(f'<td class="num">{cell}</td>' for cell in ("-25.0", "30.0 %", "20.0 %"))
     assert f'<th scope="row">demo</th>{cells}' in page
 
 
-def test_what_masking_saves_is_beside_no_mask(folders: tuple[Path, Path]) -> None:
-    page = page_of(folders, ["demo"], [])
+def test_costs_of_masks_are_shown_relative_to_no_mask(
+    folders: tuple[Path, Path], page: str
+) -> None:
     row = r'<th scope="row">2-D</th>' + "".join(
         rf'<td class="num">{cell}</td>' for cell in ("0.5", "64", "0.5", "25.0 %")
     )
@@ -231,27 +240,25 @@ def test_what_masking_saves_is_beside_no_mask(folders: tuple[Path, Path]) -> Non
     assert label in page
 
 
-def test_text_from_data_is_escaped(folders: tuple[Path, Path]) -> None:
-    page = page_of(folders, ["demo"], ["demo-test"])
+def test_text_from_data_is_escaped(page: str) -> None:
     assert "<script" not in page
     assert "<b>no header</b>" not in page
     assert "&lt;script&gt;alert(" in page
 
 
-def test_the_page_is_self_contained_and_its_links_arrive(folders: tuple[Path, Path]) -> None:
-    page = page_of(folders, ["demo"], ["demo-test"])
+def test_the_page_is_self_contained_and_its_links_have_targets(page: str) -> None:
     assert not re.search(r"https?://|@import|src=", page)
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
-def test_only_named_datasets_count(folders: tuple[Path, Path]) -> None:
+def test_only_named_datasets_are_shown(folders: tuple[Path, Path]) -> None:
     write_tables(folders[0], "stale")
     assert page_of(folders, ["demo"], ["demo-test"]).find("stale") == -1
 
 
-def test_missing_inputs_are_said_not_raised(tmp_path: Path) -> None:
+def test_missing_inputs_are_stated_on_the_page(tmp_path: Path) -> None:
     page = page_of((tmp_path / "data", tmp_path / "metrics"), ["demo"], ["demo-test"])
     for stage in (
         "sources@demo",
@@ -286,14 +293,13 @@ def test_captions_without_an_answer_and_empty_tables(folders: tuple[Path, Path])
     row = caption_row(0, "demo/000") | {"enriched": "", "n_words": 0, "reason": "request_failed"}
     write_rows(folders[0] / "captions" / "demo" / SHARD, [row], CAPTIONS, {})
     page = page_of(folders, ["demo"], [])
-    assert "no answer" in page
+    assert "no answer" in page and "Cost:" not in page
     assert "<p>Failed requests: 1</p>" in page
     assert "Histogram of words" not in page
-    assert not np.isnan([value for _, value in flat_numbers({"a": {"b": 1.0}})]).any()
 
 
-def test_the_best_the_worst_and_random_ones_are_shown(tmp_path: Path) -> None:
-    """Ten shards of ten: 0 to 9 are refused, 10 has the worst of the kept, the last ones tie."""
+def test_best_worst_and_random_examples_are_chosen(tmp_path: Path) -> None:
+    """Ten shards of ten rows: 0 to 9 are rejected, 10 is the worst kept row, 95 to 99 tie."""
     rows = [
         caption_row(1, f"demo/{i:03d}")
         | {"tag_coverage": min(i, 95) / 100, "kept": i > 9, "reason": "" if i > 9 else "copy"}
@@ -302,7 +308,7 @@ def test_the_best_the_worst_and_random_ones_are_shown(tmp_path: Path) -> None:
     rows[40] |= {"n_words": 0, "tag_coverage": 0.0, "faithfulness": 0.0}  # no answer: no score
     rows[97] |= {"original_coverage": 0.0}
     folder = tmp_path / "data" / "captions" / "demo"
-    caption_page(tmp_path, [rows[i : i + 10] for i in range(0, 100, 10)])
+    write_captions(tmp_path, [rows[i : i + 10] for i in range(0, 100, 10)])
 
     def ids(config: ReportConfig) -> list[list[str]]:
         found = read_captions(folder, tmp_path / "none.json", config)
@@ -329,28 +335,36 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_captions_do_not_break_the_page(tmp_path: Path, text: str) -> None:
+@pytest.fixture(scope="module")
+def harmless(tmp_path_factory: pytest.TempPathFactory) -> "Elements":
+    """The page of one caption without special characters."""
     row = caption_row(1, "demo/000")
-    calm = Elements(caption_page(tmp_path / "calm", [[row]]))
+    return Elements(caption_page(tmp_path_factory.mktemp("harmless"), [[row]]))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_captions_do_not_break_the_page(
+    tmp_path: Path, harmless: "Elements", text: str
+) -> None:
+    row = caption_row(1, "demo/000")
     texts = ("clip_id", "original", "enriched", "model", "sampling", "prompt_id", "revision")
     page = caption_page(tmp_path, [[row | dict.fromkeys(texts, text) | {"tags": [text, text]}]])
     found = Elements(page)
-    assert found.names == calm.names
+    assert found.names == harmless.names
     assert len(page) < 120_000 and "\0" not in page and "49" not in found.cells[1]
-    assert found.cells[1] == found.cells[3] == shown(text)
-    assert len(shown(text)) <= MAX_CHARACTERS
+    assert found.cells[1] == found.cells[3] == one_line(text)
+    assert len(one_line(text)) <= MAX_CHARACTERS
 
 
 def test_long_texts_are_cut_with_an_ellipsis() -> None:
-    assert shown("y" * MAX_CHARACTERS) == "y" * MAX_CHARACTERS
-    assert shown("y" * (MAX_CHARACTERS + 1)) == "y" * (MAX_CHARACTERS - 1) + "…"
-    assert shown(" a \n b\0") == "a b"
-    assert shown(" " * 9999 + "late") == "…"
+    assert one_line("y" * MAX_CHARACTERS) == "y" * MAX_CHARACTERS
+    assert one_line("y" * (MAX_CHARACTERS + 1)) == "y" * (MAX_CHARACTERS - 1) + "…"
+    assert one_line(" a \n b\0") == "a b"
+    assert one_line(" " * 9999 + "late") == "…"
 
 
 class Elements(HTMLParser):
-    """The start and end tags of a page, and the texts in the cells of its table of captions."""
+    """The start and end tags of a page, and the cells of its table of captions."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -375,28 +389,27 @@ class Elements(HTMLParser):
             self.cells[-1] += data.removesuffix("\n")
 
 
-def test_rates_retries_errors_and_costs_are_said(tmp_path: Path) -> None:
+def test_reject_rates_retries_errors_and_costs_are_shown(tmp_path: Path) -> None:
     failed = {"kept": False, "reason": "request_failed", "enriched": "", "n_words": 0}
     errors = ["", "<i>timed out</i>", "busy", "busy", "502", "503"]
     rows = [caption_row(1, f"demo/{i:03d}") for i in range(20)]
     rows += [caption_row(1, f"demo/1{e}") | failed | {"error": e} for e in errors]
     spent = {"requests": 48, "prompt_tokens": 9000, "answer_tokens": 1000}
-    assert "Spent:" not in caption_page(tmp_path, [rows[:21], rows[21:]])
     (tmp_path / "metrics/captions").mkdir(parents=True)
     (tmp_path / "metrics/captions/demo.json").write_text(json.dumps(spent))
     page = caption_page(tmp_path, [rows[:21], rows[21:]])
     assert '<th scope="row">request_failed</th><td class="num">6</td><td class="num">23.1 %' in page
-    assert "Asked again: 26 rows (100.0 %), of which 20 kept" in page
-    assert "Failed requests: 6; what the server said:" in page
+    assert "Retried: 26 rows (100.0 %), of which 20 kept" in page
+    assert "Failed requests: 6; first errors:" in page
     said = re.findall(r'<li><code dir="auto">(.*?)</code>', page)
     assert said == ["&lt;i&gt;timed out&lt;/i&gt;", "busy", "502"]
-    assert "48 requests, 9,000 tokens sent, 1,000 tokens answered." in page
-    assert "For each kept caption: 500 tokens." in page
+    assert "48 requests, 9,000 prompt tokens, 1,000 answer tokens." in page
+    assert "Per kept caption: 500 tokens." in page
     for label in ("words", "share of tags named", "share of the original kept", "tokens"):
         assert f"Histogram of {label} over " in page
 
 
-def test_only_what_is_shown_is_read_as_text(
+def test_texts_are_read_only_for_shown_rows(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
@@ -410,31 +423,33 @@ def test_only_what_is_shown_is_read_as_text(
     assert not {"original", "enriched", "tags", "error"} & set(read)
 
 
-def test_the_card_says_which_share_was_drawn(folders: tuple[Path, Path]) -> None:
+def test_the_card_states_the_share_of_enriched_captions(folders: tuple[Path, Path]) -> None:
     sections = read_params(Path("params.yaml"))
     facts = read_facts(*folders, ["demo"], {}, CONFIG)
     assert "were drawn" not in render_card(facts, sections)
     sections["pretrain"]["enriched_share"] = 0.25
-    assert "and enriched ones, of which 25.0 % were drawn." in render_card(facts, sections)
+    assert "and enriched captions, of which 25.0 % were drawn." in render_card(facts, sections)
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 1 / 3, 0.5, 2.0, 7.0])), min_size=1))
-def test_a_spread_is_that_of_the_rows(shards: list[list[float]]) -> None:
-    spread = Spread.joined([Spread.of(np.array(shard, dtype=float)) for shard in shards])
+def test_a_merged_distribution_is_that_of_all_rows(shards: list[list[float]]) -> None:
+    distribution = Distribution.merged(
+        [Distribution.from_column(np.array(shard, dtype=float)) for shard in shards]
+    )
     rows = np.concatenate([np.array(shard, dtype=float) for shard in shards])
-    assert spread.total == len(rows)
-    assert np.array_equal(np.repeat(spread.values, spread.rows), np.sort(rows))
+    assert distribution.total == len(rows)
+    assert np.array_equal(np.repeat(distribution.values, distribution.rows), np.sort(rows))
     if len(rows):
-        assert spread.median == np.median(rows)
-        assert spread.mean == pytest.approx(rows.mean())
+        assert distribution.median == np.median(rows)
+        assert distribution.mean == pytest.approx(rows.mean())
 
 
-def test_a_figure_of_a_spread_is_weighted_by_its_rows() -> None:
-    spread = Spread.of(np.array([1.0] * 5 + [3.0]))
-    assert "over 6 captions: median 1." in histogram(spread, "words", "captions", None)
+def test_a_histogram_is_weighted_by_rows() -> None:
+    distribution = Distribution.from_column(np.array([1.0] * 5 + [3.0]))
+    assert "over 6 captions: median 1." in histogram(distribution, "words", "captions", None)
 
 
 @pytest.mark.parametrize("mfu", [0.41, None])
-def test_mfu_is_drawn_where_it_is_known(mfu: float | None) -> None:
+def test_mfu_is_drawn_if_it_is_known(mfu: float | None) -> None:
     history = pd.DataFrame({"step": [1, 2], "loss": [3.0, 2.0], "mfu": [mfu, mfu]})
     assert ("MFU" in dict(history_charts(history))) == (mfu is not None)

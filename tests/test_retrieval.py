@@ -1,4 +1,4 @@
-"""Stage `retrieval`: ranks on matrices worked out by hand, scores recomputed from RANKS."""
+"""Stage `retrieval`: ranks of small matrices checked by hand, and scores recomputed from RANKS."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ from flap.retrieval.config import (
 from flap.retrieval.embed import FlapEmbedder, embed_captions, embed_clips
 from flap.retrieval.models import RandomEmbedder, load_embedder
 from flap.retrieval.positives import own_captions, shared_captions
-from flap.retrieval.ranks import Ranks, rank_right_answers, rank_scores
+from flap.retrieval.ranks import QueryRanks, rank_right_answers, rank_scores
 from flap.retrieval.scores import chance_recall, describe, query_scores, scores
 from pipeline import retrieval as stage
 
@@ -52,25 +52,25 @@ CONFIG = RetrievalConfig(
 )
 MODEL = OwnFlap(kind="flap")
 
-# Two clips, captions 0 and 1 of the first, 2 of the second. Embeddings are rows of the
-# identity on the audio side, so text rows are the scores of each caption.
+# Two clips: captions 0 and 1 belong to the first, caption 2 to the second. The clips' embeddings
+# are rows of the identity matrix, so a row of TEXT_ME holds a caption's scores.
 AUDIO_CE = np.eye(2, dtype=np.float32)
 TEXT_ME = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.3]], dtype=np.float32)
 OWN_CM = own_captions([["", ""], [""]])
 OWN_MC = csr_array(OWN_CM.T)
 
 
-def test_hand_made_matrix() -> None:
+def test_ranks_of_a_small_matrix() -> None:
     to_audio = rank_right_answers(TEXT_ME, AUDIO_CE, OWN_MC)
-    assert to_audio.rank_Q.tolist() == [1, 2, 2]  # right; wrong; tied, so behind
+    assert to_audio.rank_Q.tolist() == [1, 2, 2]  # best; second; tied with a wrong answer
     assert to_audio.ties_Q.tolist() == [0, 0, 1]
     to_text = rank_right_answers(AUDIO_CE, TEXT_ME, OWN_CM)
-    assert [own.tolist() for own in to_text.positions()] == [[1, 3], [2]]  # 0.9, 0.2; 0.8 before
+    assert [own.tolist() for own in to_text.positions()] == [[1, 3], [2]]  # scores 0.9 and 0.2; 0.8
     assert to_text.rank_Q.tolist() == [1, 2]
     assert to_text.ties_Q.tolist() == [0, 0]
 
 
-def test_equal_embeddings_earn_nothing() -> None:
+def test_right_answers_stand_behind_equal_wrong_ones() -> None:
     text, audio = np.ones((6, 3), np.float32), np.ones((3, 3), np.float32)
     own = own_captions([["", ""]] * 3)
     assert rank_right_answers(text, audio, csr_array(own.T)).rank_Q.tolist() == [3] * 6
@@ -79,12 +79,12 @@ def test_equal_embeddings_earn_nothing() -> None:
     assert to_text.ties_Q.tolist() == [4] * 3
 
 
-def test_one_clip_is_always_found() -> None:
+def test_a_single_candidate_is_ranked_first() -> None:
     one = np.ones((1, 4), np.float32)
     assert rank_right_answers(one, one, own_captions([["a"]])).rank_Q.tolist() == [1]
 
 
-def test_nan_and_clips_without_captions_are_refused() -> None:
+def test_nan_and_queries_without_right_answers_are_errors() -> None:
     with pytest.raises(ValueError, match="NaN"):
         rank_right_answers(TEXT_ME * np.nan, AUDIO_CE, OWN_MC)
     with pytest.raises(ValueError, match="NaN"):
@@ -94,7 +94,7 @@ def test_nan_and_clips_without_captions_are_refused() -> None:
 
 
 def naive(scores_QX: np.ndarray, right_QX: np.ndarray) -> tuple[list[list[int]], list[int]]:
-    """Positions and ties by sorting: higher first, then wrong before right, then in order."""
+    """Positions and ties by sorting: by score, then wrong before right, then by index."""
     positions, ties = [], []
     for row, right in zip(scores_QX, right_QX, strict=True):
         order = sorted(range(len(row)), key=lambda x: (-row[x], right[x], x))
@@ -103,7 +103,7 @@ def naive(scores_QX: np.ndarray, right_QX: np.ndarray) -> tuple[list[list[int]],
     return positions, ties
 
 
-def listed(ranks: Ranks) -> tuple[list[list[int]], list[int]]:
+def as_lists(ranks: QueryRanks) -> tuple[list[list[int]], list[int]]:
     return [own.tolist() for own in ranks.positions()], ranks.ties_Q.tolist()
 
 
@@ -111,7 +111,7 @@ def listed(ranks: Ranks) -> tuple[list[list[int]], list[int]]:
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 999), st.integers(1, 5))
 def test_blocks_agree_with_sorting(queries: int, candidates: int, seed: int, width: int) -> None:
     rng = np.random.default_rng(seed)
-    # Small integers: many ties, and products that no order of summing rounds.
+    # Small integers give many ties, and products without rounding errors.
     query_QE = rng.integers(-2, 3, (queries, 3)).astype(np.float32)
     candidate_XE = rng.integers(-2, 3, (candidates, 3)).astype(np.float32)
     right_QX = rng.random((queries, candidates)) < 0.2
@@ -120,8 +120,8 @@ def test_blocks_agree_with_sorting(queries: int, candidates: int, seed: int, wid
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(module._TILE, "cpu", (3, width))
         found = rank_right_answers(query_QE, candidate_XE, csr_array(right_QX))
-    assert listed(found) == naive(scores_QX, right_QX)
-    assert listed(rank_scores(scores_QX, csr_array(right_QX))) == naive(scores_QX, right_QX)
+    assert as_lists(found) == naive(scores_QX, right_QX)
+    assert as_lists(rank_scores(scores_QX, csr_array(right_QX))) == naive(scores_QX, right_QX)
 
 
 @settings(max_examples=20, deadline=None)
@@ -142,7 +142,7 @@ def test_equal_embeddings_tie_wherever_they_stand(seed: int, width: int) -> None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_ranks_as_the_cpu_does() -> None:
+def test_a_gpu_gives_the_ranks_of_the_cpu() -> None:
     rng = np.random.default_rng(0)
     text_ME = rng.integers(-3, 4, (500, 16)).astype(np.float32)
     audio_CE, own = (
@@ -150,10 +150,10 @@ def test_a_gpu_ranks_as_the_cpu_does() -> None:
         own_captions([[""] * 5] * 100),
     )
     on_gpu = rank_right_answers(audio_CE, text_ME, own, torch.device("cuda"))
-    assert listed(on_gpu) == listed(rank_right_answers(audio_CE, text_ME, own))
+    assert as_lists(on_gpu) == as_lists(rank_right_answers(audio_CE, text_ME, own))
 
 
-def test_clips_that_share_a_caption_have_each_others() -> None:
+def test_clips_that_share_a_caption_share_right_answers() -> None:
     captions = [["A dog barks.", "It barks"], ["a  dog BARKS"], ["Rain", "It barks"], ["Bell"]]
     assert own_captions(captions).toarray().tolist() == [
         [True, True, False, False, False, False],
@@ -169,7 +169,7 @@ def test_clips_that_share_a_caption_have_each_others() -> None:
     ]
 
 
-def test_a_shared_caption_is_no_wrong_answer() -> None:
+def test_the_clip_of_an_equal_caption_is_a_right_answer() -> None:
     clips = pd.DataFrame({"clip_id": ["x", "y", "z"], "captions": [["a"], ["a"], ["b"]]})
     own, shared = (
         pd.DataFrame(
@@ -216,7 +216,7 @@ def test_scores_from_ranks() -> None:
     assert "2 of 3 clips present" in describe("b", found | {"clips_in_split": 3})
 
 
-def test_the_hash_of_the_clips_tells_clips_apart() -> None:
+def test_the_hash_of_the_clips_depends_on_the_set_of_clips() -> None:
     hashes = {
         scores(table({"text_to_audio": rows}, 8), (1,), resamples=1, seed=0)["clips_sha256"]
         for rows in (TO_AUDIO, TO_AUDIO[::-1], TO_AUDIO[:2])
@@ -228,12 +228,12 @@ def test_the_hash_of_the_clips_tells_clips_apart() -> None:
     ("positions", "sorted_map", "ls_clap"),
     [
         ([1, 2, 3, 4, 5], 1.0, 1.0),
-        ([5, 4, 3, 2, 1], 1.0, 1.74),  # perfect, and LS-CLAP's figure for it
+        ([5, 4, 3, 2, 1], 1.0, 1.74),  # a perfect result has 1.74 in LS-CLAP's convention
         ([2, 11, 4, 30, 12], (1 / 2 + 2 / 4) / 5, (1 / 2 + 2 / 4) / 5),
         ([20, 30, 40, 50, 60], 0.0, 0.0),
     ],
 )
-def test_average_precision_and_ls_claps(
+def test_average_precision_in_both_conventions(
     positions: list[int], sorted_map: float, ls_clap: float
 ) -> None:
     ranks = table({"audio_to_text": [("a", "a", positions, 0), ("b", "b", positions, 0)]}, 60)
@@ -243,10 +243,10 @@ def test_average_precision_and_ls_claps(
 
 
 def ls_clap_recalls(audio_CE: np.ndarray, text_ME: np.ndarray) -> dict[str, float]:
-    """R@k as LS-CLAP's evaluation is described: five captions a clip, whole sortings.
+    """R@k as in LS-CLAP's evaluation: five captions per clip, by sorting all scores.
 
-    Text to audio: caption j of every clip is a query over the clips, for j = 0…4 in turn. Audio to
-    text: each of the clip's five captions is looked for in the sorting of all captions.
+    Text to audio: for j = 0…4, caption j of every clip is a query over the clips. Audio to text:
+    the best position of the clip's five captions counts.
     """
     clips, found = len(audio_CE), {}
     to_text = np.argsort(-(audio_CE @ text_ME.T), axis=1)
@@ -254,18 +254,18 @@ def ls_clap_recalls(audio_CE: np.ndarray, text_ME: np.ndarray) -> dict[str, floa
         min(int(np.where(to_text[clip] == 5 * clip + j)[0][0]) for j in range(5))
         for clip in range(clips)
     ]
-    places = []
+    positions = []
     for j in range(5):
         to_audio = np.argsort(-(text_ME[j::5] @ audio_CE.T), axis=1)
-        places += [int(np.where(to_audio[clip] == clip)[0][0]) for clip in range(clips)]
+        positions += [int(np.where(to_audio[clip] == clip)[0][0]) for clip in range(clips)]
     for k in (1, 5, 10):
-        found[f"text_to_audio R@{k}"] = float(np.mean(np.array(places) < k))
+        found[f"text_to_audio R@{k}"] = float(np.mean(np.array(positions) < k))
         found[f"audio_to_text R@{k}"] = float(np.mean(np.array(best) < k))
     return found
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_recalls_are_ls_claps(seed: int) -> None:
+def test_recalls_match_ls_claps_evaluation(seed: int) -> None:
     rng = np.random.default_rng(seed)
     audio_CE = rng.standard_normal((120, 16)).astype(np.float32)
     text_ME = np.repeat(audio_CE, 5, axis=0) + 2 * rng.standard_normal((600, 16)).astype(np.float32)
@@ -278,18 +278,18 @@ def test_recalls_are_ls_claps(seed: int) -> None:
         assert (to_text <= k).mean() == expected[f"audio_to_text R@{k}"]
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+def test_95_percent_intervals_cover_the_truth_in_95_percent_of_trials() -> None:
     rng, covered = np.random.default_rng(0), 0
     clip_ids = pd.Series(np.repeat(np.arange(150), 5))
     for trial in range(100):
-        easy_C = rng.random(150) < 0.3  # a clip's five queries are found, or not, together
+        easy_C = rng.random(150) < 0.3  # the five queries of a clip succeed or fail together
         values = pd.DataFrame({"R@1": np.repeat(easy_C, 5).astype(float)})
         span = intervals(values, clip_ids, resamples=200, seed=trial)["R@1"]
         covered += span["low"] <= 0.3 <= span["high"]
-    assert 88 <= covered <= 100  # taking queries for clips would cover some 60
+    assert 88 <= covered <= 100  # resampling queries instead of clips would cover about 60
 
 
-def test_a_difference_is_surer_than_its_scores() -> None:
+def test_paired_differences_have_narrow_intervals() -> None:
     rng = np.random.default_rng(0)
     ranks = rng.integers(1, 10, 400)
     rows = [(f"{i}#0", str(i), [int(rank)], 0) for i, rank in enumerate(ranks)]
@@ -298,7 +298,7 @@ def test_a_difference_is_surer_than_its_scores() -> None:
     found = compare(one, other, (1, 5), resamples=200, seed=0).loc[("text_to_audio", "R@5")]
     assert found["difference"] == pytest.approx((ranks == 6).mean())
     assert 0 < found["low"] < found["difference"] < found["high"]
-    with pytest.raises(UserError, match="other queries"):
+    with pytest.raises(UserError, match="different queries"):
         compare(one, other[:-1], (1,), resamples=1, seed=0)
 
 
@@ -310,7 +310,7 @@ def test_chance_against_simulation(right: int, n: int, k: int) -> None:
 
 
 class LettersEmbedder:
-    """A fake: a caption's embedding is the counts of a, b and c in it; a clip's, its captions'."""
+    """A fake: a text's embedding is its counts of a, b and c; a clip's, those of its captions."""
 
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
@@ -327,14 +327,14 @@ def counts(texts: list[str]) -> torch.Tensor:
     return torch.tensor([[float(text.count(letter)) for letter in "abc"] for text in texts])
 
 
-def test_captions_come_back_in_order_and_equal_ones_are_embedded_once() -> None:
+def test_equal_captions_are_embedded_once_and_the_order_is_kept() -> None:
     captions, embedder = ["b", "aab", "b", "c", "abc", "b"], LettersEmbedder()
     embedded = embed_captions(embedder, captions, batch=3)
     assert embedded.tolist() == counts(captions).tolist()
     assert embedder.seen == [["aab", "abc", "b"], ["c"]]
 
 
-def test_a_benchmark_ranks_whatever_an_embedder_gives() -> None:
+def test_retrieval_leaves_out_clips_without_captions() -> None:
     clips = pd.DataFrame({"clip_id": ["x", "y", "mute"], "captions": [["aa", "a"], ["bb"], []]})
     rows = list(rank_retrieval("toy", clips, LettersEmbedder(), CONFIG))
     assert [row["query_id"] for row in rows] == ["x#0", "x#1", "y#0", "x", "y"]
@@ -345,7 +345,7 @@ def test_a_benchmark_ranks_whatever_an_embedder_gives() -> None:
 
 
 def classes(**captions: str) -> pd.DataFrame:
-    """Clips that sound as their letters say, with the labels that stand for them in upper case."""
+    """Clips by name with these letters as captions, and the letters in upper case as labels."""
     return pd.DataFrame(
         {
             "clip_id": list(captions),
@@ -390,7 +390,7 @@ def test_a_linear_probe_learns_classes() -> None:
     assert [sorted(row["positions"]) for row in rows] == [[1], [1, 2]]
 
 
-def test_templates_name_the_label(tmp_path: Path) -> None:
+def test_templates_must_contain_the_label(tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text(
         "benchmarks: {b: {task: zero_shot, dataset: d, split: test, templates: [the sound], "
@@ -400,7 +400,7 @@ def test_templates_name_the_label(tmp_path: Path) -> None:
         load_section(params, "benchmarks", BenchmarksConfig)
 
 
-def test_random_embeddings_score_what_chance_gives() -> None:
+def test_random_embeddings_score_at_chance_level() -> None:
     names = [f"clip{i}" for i in range(400)]
     clips = pd.DataFrame(
         {"clip_id": names, "captions": [[f"{n} {j}" for j in "abc"] for n in names]}
@@ -451,14 +451,14 @@ def test_pooled_is_the_mean_over_windows(corpus: Corpus, saved: Path) -> None:
 
 
 @pytest.mark.parametrize(("frames", "windows"), [(5, 1), (64, 1), (65, 2), (128, 2), (150, 3)])
-def test_pooled_windows_show_every_frame(frames: int, windows: int) -> None:
+def test_pooled_windows_cover_every_frame(frames: int, windows: int) -> None:
     mel_TF = np.arange(1, frames + 1, dtype=np.float16)[:, None].repeat(2, axis=1)
-    shown = covering_windows(mel_TF, 64, fusion=False).mel_BCTF
-    assert len(shown) == windows
-    assert set(shown.flatten().tolist()) - {0.0} == set(range(1, frames + 1))
+    windows_BCTF = covering_windows(mel_TF, 64, fusion=False).mel_BCTF
+    assert len(windows_BCTF) == windows
+    assert set(windows_BCTF.flatten().tolist()) - {0.0} == set(range(1, frames + 1))
 
 
-def test_metrics_are_recomputed_from_ranks_by_pandas(
+def test_metrics_agree_with_ranks_recomputed_by_pandas(
     corpus: Corpus, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "params.yaml").write_text(

@@ -159,5 +159,5 @@ def test_neither_training_nor_a_head_is_an_error(tmp_path: Path) -> None:
 def test_another_front_end_is_an_error(corpus: Corpus) -> None:
     clips = usable_clips(corpus.clips, corpus.mels, ["toy"], ["val"])
     check_front_end(clips, 32)
-    with pytest.raises(UserError, match=r"has 32 mel bins, encoder\.n_mels is 64"):
+    with pytest.raises(UserError, match=r"has 32 mel bins, but encoder\.n_mels is 64"):
         check_front_end(clips, 64)

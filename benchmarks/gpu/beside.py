@@ -20,8 +20,8 @@ from benchmarks.scoring import embeddings
 from flap.audio.fbank import fbank as fbank_on
 from flap.model.flap import FlapModel
 from flap.model.masking import draw_mask
-from flap.pretrain.inputs import ModelInputs
-from flap.pretrain.objective import global_contrast
+from flap.pretrain.inputs import InputBuilder
+from flap.pretrain.objective import global_contrastive_loss
 from flap.retrieval.positives import own_captions
 from flap.retrieval.ranks import rank_right_answers
 
@@ -79,8 +79,8 @@ def _arguments(bench: Bench, model: FlapModel) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     keep_BK = draw_mask(mask, setting.encoder.grid, pairs, torch.Generator().manual_seed(0))
     windows = setting.windows(pairs)
-    inputs = ModelInputs(setting.tokenizer, model.config, CPU)
-    return inputs.of(windows, captions_of(pairs, setting.tokens), keep_BK)
+    inputs = InputBuilder(setting.tokenizer, model.config, CPU)
+    return inputs.build(windows, captions_of(pairs, setting.tokens), keep_BK)
 
 
 def _loss_and_gradients(
@@ -91,7 +91,7 @@ def _loss_and_gradients(
     model.zero_grad(set_to_none=True)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         output = model(**{name: tensor.to(device) for name, tensor in arguments.items()})
-    loss = global_contrast(output)
+    loss = global_contrastive_loss(output)
     loss.backward()
     found = {
         n: w.grad.to(CPU, copy=True) for n, w in model.named_parameters() if w.grad is not None

@@ -19,8 +19,8 @@ from flap.model.windows import WindowBatch
 from flap.pretrain.loop import Trainer
 from flap.pretrain.step_flops import StepFlops
 from flap.training.batches import Batch
-from flap.training.distributed import Ranks
-from flap.training.meter import Meter, Reading
+from flap.training.distributed import World
+from flap.training.meter import StepMeter, StepMetrics
 from flap.training.order import Pair
 
 CPU = torch.device("cpu")
@@ -72,14 +72,14 @@ class Training:
         config = setting.pretrain(mask, batch, **changes, **weight)
         model = setting.fresh_model(with_decoder=reconstruction)
         clips = setting.clips(batch, tokens or setting.tokens) if clips is None else clips
-        alone = Ranks(0, 1, setting.device)
+        alone = World(0, 1, setting.device)
         self.trainer = Trainer(config, model, setting.tokenizer, clips, clips, alone)
         take = StepFlops(model).take if count_flops else lambda: math.nan
-        self._setting, self._meter, self._done = setting, Meter(setting.device, take), 0
+        self._setting, self._meter, self._done = setting, StepMeter(setting.device, take), 0
 
     def from_memory(self, device: torch.device) -> Iterator[Batch]:
         """Micro-batches for ever, of the same windows, which are on `device`."""
-        parts = self.trainer.step.parts
+        parts = self.trainer.step.micro_batches
         windows = self._setting.windows(parts[0].stop)
         mel_BCTF, longer_B = windows.mel_BCTF.to(device), windows.longer_B.to(device)
         for part in cycle(parts):
@@ -89,9 +89,9 @@ class Training:
     def from_disk(self, steps: int) -> Iterator[Batch]:
         return iter(self.trainer.batches(range(steps)))
 
-    def run(self, steps: int, batches: Iterator[Batch]) -> list[Reading]:
+    def run(self, steps: int, batches: Iterator[Batch]) -> list[StepMetrics]:
         """What each of the next `steps` steps took."""
-        readings, batches = [], self._meter.waiting_for(batches)
+        readings, batches = [], self._meter.time_waits(batches)
         for _ in range(steps):
             self._meter.start()
             losses, _norm = self.trainer.update(self._done, batches)
@@ -126,7 +126,7 @@ def measure(
     return speed
 
 
-def speed_of(readings: list[Reading], batch: int, first: Reading) -> Speed:
+def speed_of(readings: list[StepMetrics], batch: int, first: StepMetrics) -> Speed:
     rate = median(reading.pairs_per_second for reading in readings)
     retries = torch.cuda.memory_stats().get("num_alloc_retries", 0) if _on_cuda() else 0
     return Speed(

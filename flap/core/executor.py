@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from flap.core.errors import UserError, first_line
+from flap.core.errors import UserError, first_line, missing_extra
 
 Item = TypeVar("Item")
 Outcome = tuple[Item, Exception | None]
@@ -169,7 +169,4 @@ def _engine(module: str, extra: str) -> Any:
     try:
         return __import__(module)
     except ImportError:
-        raise UserError(
-            f"FLAP_EXECUTOR={extra}: {module} is not installed; "
-            f"uv pip install -c requirements/main.txt -e '.[{extra}]'"
-        ) from None
+        raise missing_extra(f"FLAP_EXECUTOR={extra}", module, extra) from None

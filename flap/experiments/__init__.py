@@ -1,1 +1,1 @@
-"""The paper's tables and Figure 3: rows as changes of params.yaml, and the page of their scores."""
+"""The paper's tables and Figure 3: each row is a change of params.yaml; a page shows the scores."""

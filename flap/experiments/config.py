@@ -6,25 +6,25 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from flap.core.config import Section
 
-Changes = dict[str, Any]  # section.key → its value
+Changes = dict[str, Any]  # section.key → value
 
 
 def run_name(row: str, seed: int) -> str:
-    """As DVC names the runs of its matrices."""
+    """The name that DVC's `matrix` gives a run: <row>-<seed>."""
     return f"{row}-{seed}"
 
 
 class RowConfig(Section):
-    says: str
+    says: str  # the row's label
     changes: Changes
 
 
 class TableConfig(Section):
     title: str
-    beside: str  # the row that the others are compared to
+    beside: str  # the row to which the others are compared
     rows: dict[str, str]  # number in the paper → row
     paper: dict[str, tuple[float, float, float, float]]
-    """R@1, %, by number: AudioCaps text → audio, audio → text; Clotho likewise."""
+    """R@1 in %, by number: AudioCaps T→A, AudioCaps A→T, Clotho T→A, Clotho A→T."""
 
 
 class FigureConfig(Section):
@@ -35,9 +35,9 @@ class FigureConfig(Section):
 class ExperimentsConfig(Section):
     benchmarks: list[str]
     seeds: list[NonNegativeInt] = Field(min_length=1)
-    repeated: list[str]  # rows with all seeds
-    once: list[str]  # rows with the first of `seeds`
-    changes: Changes  # of every row
+    repeated: list[str]  # rows that run with all seeds
+    once: list[str]  # rows that run with the first seed
+    changes: Changes  # of all rows
     rows: dict[str, RowConfig]
     tables: list[TableConfig]
     figure: FigureConfig
@@ -55,7 +55,9 @@ class ExperimentsConfig(Section):
             raise ValueError(f"both in 'repeated' and in 'once': {', '.join(twice)}")
         for table in self.tables:
             if table.beside not in table.rows.values():
-                raise ValueError(f"{table.title}: no row of it is {table.beside}, as 'beside' says")
+                raise ValueError(
+                    f"{table.title}: 'beside' is {table.beside}, which is not a row of it"
+                )
         return self
 
     def seeds_of(self, row: str) -> list[int]:
@@ -63,6 +65,6 @@ class ExperimentsConfig(Section):
 
     @property
     def runs(self) -> dict[str, tuple[str, int]]:
-        """Name → row and seed."""
+        """Run name → (row, seed)."""
         rows = [*self.repeated, *self.once]
         return {run_name(row, seed): (row, seed) for row in rows for seed in self.seeds_of(row)}

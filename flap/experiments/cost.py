@@ -1,4 +1,4 @@
-"""What a row's audio encoder costs under its mask."""
+"""GFLOPs of a row's audio encoder under its mask."""
 
 from pathlib import Path
 
@@ -15,7 +15,11 @@ _BATCH = 8  # windows, as in the paper
 
 
 def row_gflops(variant: Path) -> float:
-    """GFLOPs of one forward pass of eight windows, by the parameters of a run."""
+    """GFLOPs of one forward pass of eight windows.
+
+    Args:
+        variant: the run's parameters, as `pipeline.commands.variant` wrote them.
+    """
     encoder = load_section(variant, "encoder", EncoderConfig)
     mask = load_section(variant, "pretrain", PretrainConfig).mask
     keep_1K = draw_mask(mask, encoder.grid, 1, torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Figure 3 and the validation curves as SVG files: the same numbers give the same bytes."""
+"""Figure 3 and the validation curves as SVG files with the same bytes for the same numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,32 +11,25 @@ import numpy as np
 import pandas as pd
 
 from flap.core.shards import atomic_path
-from flap.experiments.results import Score
+from flap.core.svg import svg_axes
+from flap.experiments.results import Estimate
 
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "flap",
-    "font.size": 9,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#dddddd",
-    "legend.frameon": False,
-}
+_SIZE_INCH = (5.6, 3.4)
+_STYLE = {"grid.color": "#dddddd"}
 _COLOURS = ("#1b6ca8", "#c2571a", "#3d8b40", "#7a4ea3")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row of Figure 3."""
+    """A row's point in Figure 3."""
 
     says: str
     gflops: float
-    score: Score
+    score: Estimate
 
 
 def cost_figure(path: Path, series: Mapping[str, Sequence[Point]], score: str) -> None:
-    """Scores against the GFLOPs of the audio encoder, one line a kind of mask."""
+    """Draw scores against the GFLOPs of the audio encoder, one line per kind of mask."""
     with _axes(path) as axes:
         for colour, (name, points) in zip(cycle(_COLOURS), series.items()):
             rows = [(p.gflops, p.score.mean, *p.score.interval.values()) for p in points]
@@ -49,7 +42,7 @@ def cost_figure(path: Path, series: Mapping[str, Sequence[Point]], score: str) -
 
 
 def curve_figure(path: Path, histories: Mapping[str, pd.DataFrame], column: str) -> None:
-    """A column of training histories against the pairs seen, in %."""
+    """Draw a column of training histories, in %, against the epoch."""
     with _axes(path) as axes:
         for colour, (name, history) in zip(cycle(_COLOURS), histories.items()):
             known = history.dropna(subset=[column])
@@ -63,12 +56,5 @@ def curve_figure(path: Path, histories: Mapping[str, pd.DataFrame], column: str)
 
 @contextmanager
 def _axes(path: Path) -> Iterator[Any]:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(rc=_STYLE):
-        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-        yield figure.add_subplot()
-        metadata = dict.fromkeys(("Date", "Creator"))
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata=metadata)
+    with atomic_path(path) as temporary, svg_axes(temporary, _SIZE_INCH, _STYLE) as axes:
+        yield axes

@@ -1,7 +1,7 @@
-"""RANKS of the runs → the scores of a row, its seeds taken together.
+"""RANKS of the runs → the scores of a row, as means over its seeds.
 
-A query's score is the mean over the row's seeds. Intervals are over clips, so they say how far
-other clips would move a row; how far another seed would is `RowScores.spread`.
+Intervals are over clips: they measure how much the choice of clips affects a score.
+`Estimate.seed_std` measures how much the seed does.
 """
 
 from collections.abc import Sequence
@@ -22,34 +22,40 @@ Interval = dict[str, float]  # low, high
 
 
 @dataclass(frozen=True)
-class Score:
-    """A mean over queries, its 95 % interval over clips, its standard deviation over seeds."""
+class Estimate:
+    """A score or a difference of scores: its mean over queries, with its uncertainty."""
 
     mean: float
-    interval: Interval
-    spread: float | None  # None with one seed
+    interval: Interval  # 95 %, over clips
+    seed_std: float | None  # standard deviation over seeds; None with one seed
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """One row on one benchmark in one direction: a query a line, a score a column."""
+    """Scores of one row on one benchmark in one direction."""
 
-    queries: pd.DataFrame  # means over seeds, by query_id
-    clip_ids: pd.Series
-    seeds: pd.DataFrame  # means over queries, a seed a line
+    queries: pd.DataFrame  # means over seeds; one line per query_id, one column per score
+    clip_ids: pd.Series  # the clip of each query
+    seeds: pd.DataFrame  # means over queries; one line per seed
     config: RetrievalConfig
 
-    def score(self, name: str) -> Score:
-        spread = float(self.seeds[name].std()) if len(self.seeds) > 1 else None
-        return Score(float(self.queries[name].mean()), self._interval(self.queries, name), spread)
+    def estimate(self, name: str) -> Estimate:
+        """The score of this name."""
+        seed_std = float(self.seeds[name].std()) if len(self.seeds) > 1 else None
+        mean = float(self.queries[name].mean())
+        return Estimate(mean, self._interval(self.queries, name), seed_std)
 
-    def beyond(self, other: "RowScores", name: str) -> Score:
-        """The difference to another row, query by query."""
+    def difference(self, other: "RowScores", name: str) -> Estimate:
+        """The paired difference to another row: this score minus the other, query by query.
+
+        Raises:
+            UserError: the rows have different queries.
+        """
         difference = self.queries - other.queries
         if difference.isna().any(axis=None):
-            raise UserError("two rows have been scored on other clips; run `dvc repro` again")
+            raise UserError("two rows were scored on different clips; run `dvc repro` again")
         mean = float(difference[name].mean())
-        return Score(mean, self._interval(difference, name), None)
+        return Estimate(mean, self._interval(difference, name), None)
 
     def _interval(self, queries: pd.DataFrame, name: str) -> Interval:
         resamples, seed = self.config.resamples, self.config.seed
@@ -64,10 +70,13 @@ def row_scores(
     direction: str,
     retrieval: RetrievalConfig,
 ) -> RowScores:
-    """Of all seeds of a row.
+    """The scores of a row over all its seeds.
 
     Args:
-        ranks: folder of the runs' RANKS, `<row>-<seed>-<benchmark>`.
+        ranks: folder of the RANKS folders `<row>-<seed>-<benchmark>`.
+
+    Raises:
+        UserError: RANKS are missing, or the seeds were scored on different clips.
     """
     tables = []
     for seed in config.seeds_of(row):
@@ -82,5 +91,5 @@ def row_scores(
 def _mean(scores: Sequence[pd.DataFrame]) -> pd.DataFrame:
     first, *others = scores
     if not all(first.index.equals(other.index) for other in others):
-        raise UserError("the seeds of a row have been scored on other clips; run `dvc repro` again")
+        raise UserError("seeds of a row were scored on different clips; run `dvc repro` again")
     return sum(others, first) / len(scores)

@@ -12,10 +12,10 @@ SECTIONS = ("benchmarks", "datasets", "encoder", "model", "pretrain", "retrieval
 def variant(
     params: dict[str, Any], config: ExperimentsConfig, row: str, seed: int
 ) -> dict[str, Any]:
-    """The sections that training and scoring read, with the changes of all rows, then the row's.
+    """The sections for training and scoring, with the changes of all rows and then the row's own.
 
     Raises:
-        UserError: a change names a key that is not in `params`.
+        UserError: a change names an unknown key, or a benchmark is unknown or not of retrieval.
     """
     found = {name: copy.deepcopy(params[name]) for name in SECTIONS}
     found["benchmarks"] = {
@@ -33,7 +33,7 @@ def variant(
 def _benchmark(params: dict[str, Any], name: str) -> dict[str, Any]:
     if name not in params["benchmarks"]:
         known = ", ".join(params["benchmarks"])
-        raise UserError(f"experiments.benchmarks: params.yaml has no '{name}'; there are {known}")
+        raise UserError(f"experiments.benchmarks: params.yaml has no '{name}'; there are: {known}")
     if params["benchmarks"][name]["task"] != "retrieval":
-        raise UserError(f"experiments.benchmarks: '{name}' is no task of retrieval")
+        raise UserError(f"experiments.benchmarks: '{name}' is not a retrieval task; name another")
     return dict(params["benchmarks"][name])

@@ -1,1 +1,1 @@
-"""Stage `flops`: what the audio encoder costs under each mask, without any data."""
+"""Stage `flops`: the FLOPs of the audio encoder under each mask; it needs no data."""

@@ -7,5 +7,6 @@ from flap.model.masking import Ratio
 
 
 class FlopsConfig(Section):
-    batch: PositiveInt
-    ratios: tuple[Ratio, ...]  # 1-D: of the tokens; 2-D: of the time steps and of the frequencies
+    batch: PositiveInt  # windows in a forward pass
+    ratios: tuple[Ratio, ...]
+    """Mask ratios; 1-D: of the tokens; 2-D: of the time steps and of the frequency patches."""

@@ -1,7 +1,7 @@
-"""FLOPs of the audio encoder by fvcore, the x-axis of Figure 3 of the paper.
+"""FLOPs of the audio encoder by fvcore: the x-axis of Figure 3 of the paper.
 
-fvcore counts a multiply-add as one, as the paper does, and skips fused attention, so that
-gets a handle here: B · heads · N² · 2 · (D / heads), the two products of attention.
+fvcore counts a multiply-add as one operation, as the paper does. It does not count fused attention,
+so this module adds a handle for its two matrix products: B · heads · N² · 2 · (D / heads).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,11 @@ from flap.model.masking import Mask1D, Mask2D, NoMask, check_mask, draw_mask, ke
 
 
 def encoder_gflops(encoder: AudioEncoder, batch: int, keep_1K: torch.Tensor | None) -> float:
-    """GFLOPs of one forward pass of `batch` windows: one is counted, for all cost the same."""
+    """GFLOPs of one forward pass of `batch` windows, as `batch` times those of one window.
+
+    Args:
+        keep_1K: indices of the tokens that the mask keeps; None: no mask.
+    """
     config = encoder.config
     mel_11TF = torch.zeros(1, 1, config.clip_frames, config.n_mels)
     inputs = (mel_11TF,) if keep_1K is None else (mel_11TF, keep_1K)
@@ -28,7 +32,14 @@ def encoder_gflops(encoder: AudioEncoder, batch: int, keep_1K: torch.Tensor | No
 
 
 def flops_table(config: EncoderConfig, batch: int, ratios: Sequence[float]) -> list[dict[str, Any]]:
-    """Rows of mask, ratio, tokens kept and GFLOPs: no mask, then 1-D and 2-D at each ratio."""
+    """One row without a mask, then rows of 1-D and of 2-D masks at each ratio.
+
+    Returns:
+        Rows with keys mask, ratio, tokens (kept) and gflops.
+
+    Raises:
+        UserError: a ratio keeps no token.
+    """
     encoder = AudioEncoder(config)
     masks: list[tuple[str, float, NoMask | Mask1D | Mask2D]] = [
         ("none", 0.0, NoMask(kind="none")),

@@ -1,1 +1,1 @@
-"""MELS that do not lie where training runs: their heads, single rows, and copies within a bound."""
+"""Reading MELS, in place or from a store: stubs, copies within a size limit, and single rows."""

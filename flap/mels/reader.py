@@ -1,4 +1,4 @@
-"""Random access to the log-mels of MELS shards: views of the mapped files, nothing is copied."""
+"""Random access to the log-mels of MELS shards, as views of memory-mapped files."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from flap.core.errors import UserError
 from flap.core.schemas import MELS, provenance
-from flap.mels.copies import copy_of
+from flap.mels.shard_copies import shard_copy
 
 _MAPPED_FILES = 256
 LENGTH_BYTES = 4  # before each value of a plain column
@@ -20,20 +20,21 @@ _FP16_BYTES = 2
 
 
 class MelReader:
-    """Log-mels by (shard path, row), as views of the mapped files: no copy, no decoding.
+    """Log-mels by (shard path, row), as views of memory-mapped files: no copy, no decoding.
 
-    A few files stay mapped; what is in memory is the system's page cache. Where the path is that
-    of a head (`flap.mels.heads`), the shard's copy is read, fetched if need be.
+    A few files stay mapped; memory is used only by the system's page cache. If the path names a
+    stub (`flap.mels.stubs`), the reader reads the shard's copy and downloads it if necessary.
     """
 
     def __init__(self) -> None:
         self._files: OrderedDict[str, _MelFile] = OrderedDict()
 
     def read(self, path: str, row: int) -> np.ndarray:
-        """Full-length log-mel (frames, mel bins), fp16, to be left as it is.
+        """Full-length log-mel (frames, mel bins), fp16; callers must not write to it.
 
         Raises:
-            UserError: the file is no MELS shard of ours, or there is none to copy.
+            UserError: the file is not a MELS shard of the stage `audio`, or its copy cannot be
+                downloaded.
         """
         if path not in self._files:
             self._files[path] = _MelFile(path)
@@ -43,16 +44,16 @@ class MelReader:
         return self._files[path][row]
 
     def read_all(self, clips: pd.DataFrame) -> Iterator[np.ndarray]:
-        """The log-mels of these clips, one after the other."""
+        """The log-mels of these clips, in their order."""
         for path, row in zip(clips["path"], clips["row"], strict=True):
             yield self.read(path, row)
 
 
 class _MelFile:
-    """A MELS shard, or a copy of one, whose column `mel` is read from where its bytes are."""
+    """A MELS shard or a copy of one; values of column `mel` are read at their byte offsets."""
 
     def __init__(self, path: str) -> None:
-        self._path, self._copy = path, copy_of(path)
+        self._path, self._copy = path, shard_copy(path)
         mapped = self._map()
         with pq.ParquetFile(pa.BufferReader(mapped)) as file:
             MELS.check(file.schema_arrow, path)
@@ -63,12 +64,13 @@ class _MelFile:
         for page in pages:
             check_value(mapped[page[0].start - LENGTH_BYTES : page[0].start], page[0], path)
         self._starts = [value.start for page in pages for value in page]
-        # A copy is mapped for each value anew: removed while it is mapped, it would keep its space.
+        # A copy is mapped anew for each value: an evicted copy takes space while it is mapped.
         self._mapped = None if self._copy else mapped
 
     def _map(self) -> np.ndarray:
         with self._copy.open() if self._copy else Path(self._path).open("rb") as file:
-            return np.memmap(file, np.uint8, mode="c")  # a view that may be written, not a file
+            # Copy-on-write: torch warns of views that it may not write.
+            return np.memmap(file, np.uint8, mode="c")
 
     def __getitem__(self, row: int) -> np.ndarray:
         mapped = self._map() if self._mapped is None else self._mapped
@@ -76,14 +78,14 @@ class _MelFile:
 
 
 def value_pages(file: pq.ParquetFile, n_frames: Sequence[int]) -> Iterator[list[slice]]:
-    """Where the values of column `mel` stand in a MELS shard: a list a row group, a slice a row.
+    """Byte ranges of the values of column `mel`: one list for each row group, one slice a row.
 
-    `flap.core.shards` writes that column plain and a row group's as one page: behind the page's
-    header stand the values, each after its length in four bytes. Lengths follow from the number
-    of frames, so counting back from the page's end gives every position.
+    `flap.core.shards` writes the column with plain encoding, and each row group as one page. A
+    page is a header and then the values, each after its length in four bytes. The number of frames
+    gives each value's length, so counting back from the page's end gives every position.
 
     Args:
-        n_frames: the column of that name.
+        n_frames: column `n_frames` of the file.
     """
     column = file.schema_arrow.get_field_index("mel")
     frame_bytes = provenance(file.schema_arrow)["n_mels"] * _FP16_BYTES
@@ -101,6 +103,6 @@ def value_pages(file: pq.ParquetFile, n_frames: Sequence[int]) -> Iterator[list[
 
 
 def check_value(length: np.ndarray | bytes, value: slice, path: str) -> None:
-    """Raise `UserError` unless the four bytes before a value are its length."""
+    """Raise `UserError` unless `length`, the four bytes before a value, is its length."""
     if int.from_bytes(bytes(length), "little") != value.stop - value.start:
         raise UserError(f"{path}: column 'mel' is not stored as expected; rerun stage audio")

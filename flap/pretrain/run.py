@@ -16,8 +16,8 @@ from flap.core.errors import UserError
 from flap.core.shards import shard_paths
 from flap.core.work import Work, fingerprint
 from flap.mels.clips import check_front_end
-from flap.mels.heads import versions
-from flap.mels.rows import fetch_rows
+from flap.mels.remote_rows import fetch_rows
+from flap.mels.stubs import mel_versions
 from flap.model.config import EncoderConfig, ModelConfig, WeightsConfig
 from flap.pretrain.build import build_model
 from flap.pretrain.config import PretrainConfig
@@ -75,7 +75,7 @@ class Inputs:
             settings.encoder,
             settings.model,
             dropped=sorted(self.dropped),
-            mels=versions(self.mels, self.datasets),
+            mels=mel_versions(self.mels, self.datasets),
         )
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from flap.core.errors import UserError, first_line
+from flap.core.errors import UserError, first_line, missing_extra
 from flap.pretrain.history import Row
 from flap.pretrain.trackers import TRACKERS, RunInfo, Tracker
 
@@ -32,10 +32,7 @@ def trackers_from_environment() -> list[str]:
         try:
             import_module(name)
         except ImportError:
-            raise UserError(
-                f"FLAP_TRACKERS={setting}: {name} is not installed; "
-                f"uv pip install -c requirements/main.txt -e '.[{name}]'"
-            ) from None
+            raise missing_extra(f"FLAP_TRACKERS={setting}", name, name) from None
     return names
 
 

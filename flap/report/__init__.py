@@ -1,1 +1,1 @@
-"""What every stage left behind, as one self-contained HTML page."""
+"""Stage `report`: results of all stages → one self-contained HTML page, and the model card."""

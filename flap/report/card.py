@@ -1,7 +1,7 @@
 """Facts and parameters → the model card: README.md of the model on the Hugging Face hub.
 
-Metadata as YAML, then text. Text from data is escaped by `flap.report.markdown.inline`, which
-the template engine calls for all that is not marked safe.
+The card is YAML metadata and then Markdown. The template engine calls
+`flap.report.markdown.inline` for every value, to escape text from data.
 """
 
 import io
@@ -22,21 +22,21 @@ from flap.report.tables import Dataset
 from flap.report.templating import environment, number, percent
 
 CONFIGURATION = ("encoder", "model", "pretrain")
-MAX_LICENCES = 20  # of a dataset; some corpora name an author in each
-CAPTIONS = {
+MAX_LICENCES = 20  # of a dataset; in some corpora each licence names an author
+_CAPTIONS = {
     "original": "the captions of the corpora",
-    "enriched": "enriched captions alone",
-    "both": "the captions of the corpora and enriched ones",
-    "none": "no captions: reconstruction alone",
+    "enriched": "enriched captions only",
+    "both": "the captions of the corpora and enriched captions",
+    "none": "no captions: reconstruction only",
 }
 _UNKNOWN, _GAP = "unknown", "\N{EN DASH}"
 
 
 def render_card(facts: Facts, sections: Sections) -> str:
-    """The card, YAML and Markdown; the same facts and parameters give the same bytes.
+    """The model card; the same facts and parameters give the same bytes.
 
     Args:
-        sections: `datasets`, `benchmarks`, `llm`, `tagger` and those of `CONFIGURATION`.
+        sections: of params.yaml: `datasets`, `benchmarks`, `llm`, `tagger` and `CONFIGURATION`.
     """
     pretrain, benchmarks = sections["pretrain"], facts.benchmarks
     enriched = pretrain["captions"] in ("enriched", "both")
@@ -53,7 +53,7 @@ def render_card(facts: Facts, sections: Sections) -> str:
             is_demo=all(dataset["adapter"] == "demo" for dataset in sections["datasets"].values()),
             licences=[row for dataset in facts.datasets for row in _licence_rows(dataset)],
             llm=sections["llm"] | {"source": _public(sections["llm"]["source"])},
-            recall_names=_recall_names(benchmarks),
+            score_names=_score_names(benchmarks),
             scores=list(_score_rows(benchmarks)),
             splits=SPLITS,
             tagger=_tagger(sections["tagger"]),
@@ -70,7 +70,7 @@ def render_card(facts: Facts, sections: Sections) -> str:
 def _captions(pretrain: Mapping[str, Any]) -> str:
     share = pretrain["enriched_share"]
     added = "" if share == 1 else f", of which {percent(share)} were drawn"
-    return CAPTIONS[pretrain["captions"]] + added
+    return _CAPTIONS[pretrain["captions"]] + added
 
 
 @dataclass(frozen=True)
@@ -109,28 +109,28 @@ class _ScoreRow:
     model: str
     direction: str
     queries: int
-    shares: list[str]
+    shares: list[str]  # with chance, in the order of `_score_names`
     median_rank: str
 
 
-def _recall_names(benchmarks: Sequence[Benchmark]) -> list[str]:
-    recalls = (recall for benchmark in benchmarks for recall in benchmark.recalls)
-    return list(dict.fromkeys(score.name for recall in recalls for score in recall.shares))
+def _score_names(benchmarks: Sequence[Benchmark]) -> list[str]:
+    directions = (each for benchmark in benchmarks for each in benchmark.directions)
+    return list(dict.fromkeys(score.name for each in directions for score in each.scores))
 
 
 def _score_rows(benchmarks: Sequence[Benchmark]) -> Iterator[_ScoreRow]:
-    names = _recall_names(benchmarks)
+    names = _score_names(benchmarks)
     for benchmark in benchmarks:
         model = _public(benchmark.baseline) or "this one"
-        for recall in benchmark.recalls:
-            shares = {score.name: _with_chance(score) for score in recall.shares}
+        for found in benchmark.directions:
+            shares = {score.name: _with_chance(score) for score in found.scores}
             yield _ScoreRow(
                 benchmark.name,
                 model,
-                recall.direction,
-                recall.queries,
+                found.direction,
+                found.queries,
                 [shares.get(name, _GAP) for name in names],
-                _GAP if recall.median_rank is None else number(recall.median_rank),
+                _GAP if found.median_rank is None else number(found.median_rank),
             )
 
 
@@ -140,16 +140,16 @@ def _with_chance(score: Score) -> str:
 
 
 def _training(facts: Facts) -> str:
-    """How long, and where the loss on the validation clips ended."""
+    """The number of steps, and the last loss on validation clips."""
     history = facts.history
     if history is None:
         return "There is no training history."
     steps = f"Trained for {number(int(history['step'].max()))} steps"
-    held_out = history[["step", "val_loss"]].dropna()
-    if held_out.empty:
-        return f"{steps}; no loss was measured on held-out clips."
-    step, loss = held_out.iloc[-1]
-    return f"{steps}; the loss on held-out clips was {number(loss)} at step {number(step)}."
+    validated = history[["step", "val_loss"]].dropna()
+    if validated.empty:
+        return f"{steps}; the loss on validation clips was not measured."
+    step, loss = validated.iloc[-1]
+    return f"{steps}; the loss on validation clips was {number(loss)} at step {number(step)}."
 
 
 def _audio_start(weights: str | Mapping[str, Any]) -> str:
@@ -161,7 +161,7 @@ def _audio_start(weights: str | Mapping[str, Any]) -> str:
 def _tagger(tagger: Mapping[str, Any]) -> str:
     start = _checkpoint(tagger["weights"]) if tagger["weights"] else "random weights"
     if not tagger["epochs"]:
-        return f"is used as it was released: {start}"
+        return f"is a released one, without further training: {start}"
     return f"was trained for {tagger['epochs']} epochs on the labels of the clips, from {start}"
 
 
@@ -187,7 +187,7 @@ def _yaml(sections: Sections) -> str:
 
 
 def _public(value: Any) -> Any:
-    """`value` with absolute paths cut to their last part: a card is read by strangers."""
+    """`value` with absolute paths cut to their last part, because cards are published."""
     if isinstance(value, Mapping):
         return {key: _public(item) for key, item in value.items()}
     if isinstance(value, str) and Path(value).is_absolute():

@@ -1,4 +1,4 @@
-"""Scores and parameters → the metadata of the model card, which the hub reads."""
+"""Scores and parameters → the metadata of the model card, for the hub."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +14,7 @@ Sections = Mapping[str, dict[str, Any]]  # of params.yaml, as plain data
 TAGS = ["audio", "audio-text-retrieval", "contrastive-learning", "flap", "safetensors"]
 _HUB = "hf://"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-
-
-_TASKS = {  # type and name, as the hub has them
+_TASKS = {  # task → the hub's type and name
     "retrieval": ("{way}-retrieval", "{way} retrieval"),
     "zero_shot": ("zero-shot-audio-classification", "zero-shot classification"),
     "linear_probe": ("audio-classification", "classification by a linear probe"),
@@ -24,7 +22,7 @@ _TASKS = {  # type and name, as the hub has them
 
 
 def metadata(benchmarks: Sequence[Benchmark], sections: Sections) -> ModelCardData:
-    """Licence, tags, scores and what the towers started from, as the hub's search reads them."""
+    """Licence, tags, scores and base models, in the form that the hub's search reads."""
     results = list(_eval_results(benchmarks, sections["benchmarks"]))
     return ModelCardData(
         license="other",
@@ -41,19 +39,19 @@ def metadata(benchmarks: Sequence[Benchmark], sections: Sections) -> ModelCardDa
 def _eval_results(
     benchmarks: Sequence[Benchmark], configs: Mapping[str, Any]
 ) -> Iterator[EvalResult]:
-    """The scores of the trained model; baselines are not its results."""
+    """Scores of the trained model, without those of baselines."""
     for benchmark in (b for b in benchmarks if not b.baseline):
         config = configs[benchmark.name]
-        for recall in benchmark.recalls:
+        for direction in benchmark.directions:
             task_type, task_name = _TASKS[config["task"]]
-            way = recall.direction.replace("→", "to")
-            for score in recall.shares:
+            way = direction.direction.replace("→", "to")
+            for score in direction.scores:
                 yield EvalResult(
                     task_type=task_type.format(way=way.replace(" ", "-")),
                     task_name=task_name.format(way=way),
                     dataset_type=config["dataset"],
                     dataset_name=config["dataset"],
-                    dataset_config=benchmark.name,  # keeps benchmarks of one split apart
+                    dataset_config=benchmark.name,  # distinguishes benchmarks on one split
                     dataset_split=config["split"],
                     metric_type=score.name.replace("R@", "recall@"),
                     metric_name=score.name,
@@ -62,7 +60,7 @@ def _eval_results(
 
 
 def _base_models(sections: Sections) -> list[str]:
-    """Names on the hub of the checkpoints that the towers started from."""
+    """Names on the hub of the checkpoints that the encoders started from."""
     audio, text = sections["pretrain"]["audio_weights"], sections["model"]["text"]
     if audio == "tagger":
         audio = sections["tagger"]["weights"]

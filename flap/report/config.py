@@ -7,6 +7,6 @@ from flap.core.config import Section
 
 class ReportConfig(Section):
     samples: NonNegativeInt
-    """Captions to show of each dataset: a third the best, a third the worst, a third random."""
+    """Captions to show for each dataset: one third best, one third worst, one third random."""
     seed: int
-    """Which random ones."""
+    """Of the random choice."""

@@ -1,6 +1,6 @@
-"""CAPTIONS → the rows that the page shows of a dataset, as Table 1 of the paper does.
+"""CAPTIONS → examples of original and enriched captions, as in Table 1 of the paper.
 
-Which ones is decided from numbers and row numbers alone; texts are read of those that are shown.
+The choice needs only numeric columns and row numbers; texts are read only for the chosen rows.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from flap.report.config import ReportConfig
 
 MAX_CHARACTERS = 300
 RULE = (
-    "Score: tag coverage + faithfulness \N{MINUS SIGN} invented share. Equal scores: first the "
-    "caption whose original named fewer of the tags, then by clip. The score knows the tags, not "
-    "the sound: a misheard tag counts like any other."
+    "Score: tag coverage + faithfulness \N{MINUS SIGN} invented share. Ties are ordered by the "
+    "original caption's tag coverage, lowest first, and then by clip. The score compares captions "
+    "with tags, not with the sound: it does not notice a wrong tag."
 )
 TITLES = {
-    "best": "Best: the highest scores of those kept",
-    "worst": "Worst: the lowest scores of those answered",
-    "random": "Random: of all",
+    "best": "Best: kept captions with the highest scores",
+    "worst": "Worst: answers with the lowest scores, kept or rejected",
+    "random": "Random: any rows",
 }
 COLUMNS = ["clip_id", "kept", "n_words", "tag_coverage", "original_coverage", "faithfulness"]
 COLUMNS += ["invented"]
@@ -34,12 +34,12 @@ _TEXTS = ["clip_id", "original", "enriched", "reason"]
 _ORDER = ["score", "original_coverage", "clip_id"]
 _CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], " ")
 
-Place = tuple[str, int]  # shard's path, row in it
+RowAddress = tuple[str, int]  # shard's path, row in it
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row of CAPTIONS as it is shown: texts are cut, everything else is the table's."""
+    """One row of CAPTIONS with its texts cut to length."""
 
     clip_id: str
     original: str
@@ -57,40 +57,43 @@ class Example:
     invented_sounds: int
 
 
-class Choice:
-    """Which rows are shown; the shards are added in order, and a few rows of each are held."""
+class ExampleChoice:
+    """Chooses the rows to show while shards are added in order; it holds only a few rows."""
 
     def __init__(self, rows: int, config: ReportConfig) -> None:
-        """`rows`: of all shards together."""
+        """
+        Args:
+            rows: number of rows in all shards together.
+        """
         best, worst, random = (len(part) for part in np.array_split(range(config.samples), 3))
         self._n_best, self._n_worst = best, worst
         generator = np.random.default_rng(config.seed)
         self._random = np.sort(generator.choice(rows, min(random, rows), replace=False))
         self._seen = 0
         self._best, self._worst = pd.DataFrame(), pd.DataFrame()
-        self.random: list[Place] = []
+        self.random: list[RowAddress] = []
 
     def add(self, path: Path, rows: pd.DataFrame) -> None:
-        """A shard's columns `COLUMNS`, all its rows."""
+        """Add a shard: all its rows, with the columns `COLUMNS`."""
         end = self._seen + len(rows)
-        here = self._random[(self._random >= self._seen) & (self._random < end)]
-        self.random += [(str(path), int(row) - self._seen) for row in here]
+        drawn = self._random[(self._random >= self._seen) & (self._random < end)]
+        self.random += [(str(path), int(row) - self._seen) for row in drawn]
         self._seen = end
         answered = _scored(path, rows)
         self._best = _first(self._best, answered[answered["kept"]], self._n_best, best=True)
         self._worst = _first(self._worst, answered, self._n_worst, best=False)
 
     @property
-    def best(self) -> list[Place]:
-        return _places(self._best)
+    def best(self) -> list[RowAddress]:
+        return _addresses(self._best)
 
     @property
-    def worst(self) -> list[Place]:
-        return _places(self._worst)
+    def worst(self) -> list[RowAddress]:
+        return _addresses(self._worst)
 
 
 def _scored(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with an answer, and what they are ranked by."""
+    """The rows with an answer, with the columns of `_ORDER` and the rows' addresses."""
     found = rows[["clip_id", "kept", "original_coverage"]].assign(
         score=rows["tag_coverage"].astype(float) + rows["faithfulness"] - rows["invented"],
         path=str(path),
@@ -100,30 +103,31 @@ def _scored(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _first(held: pd.DataFrame, more: pd.DataFrame, size: int, *, best: bool) -> pd.DataFrame:
+    """The `size` best or worst rows of both tables."""
     joined = more if held.empty else pd.concat([held, more])
     return joined.sort_values(_ORDER, ascending=[not best, True, True]).head(size)
 
 
-def _places(rows: pd.DataFrame) -> list[Place]:
+def _addresses(rows: pd.DataFrame) -> list[RowAddress]:
     return [] if rows.empty else list(zip(rows["path"], map(int, rows["row"]), strict=True))
 
 
-def read_examples(places: Sequence[Place]) -> list[Example]:
-    """The rows at `places`, in their order; texts of one shard are in memory at a time."""
-    found: dict[Place, Example] = {}
+def read_examples(addresses: Sequence[RowAddress]) -> list[Example]:
+    """The rows at these addresses, in this order; one shard is in memory at a time."""
+    found: dict[RowAddress, Example] = {}
     columns = [*_TEXTS, "tags", "kept", *_MEASURES]
-    for path, group in groupby(sorted(set(places)), key=lambda place: place[0]):
+    for path, group in groupby(sorted(set(addresses)), key=lambda address: address[0]):
         wanted = [row for _, row in group]
         rows = read_table(Path(path), CAPTIONS, columns).take(wanted).to_pylist()
         for row, values in zip(wanted, rows, strict=True):
-            texts = {name: shown(values[name]) for name in _TEXTS}
-            tags = [shown(tag) for tag in values["tags"]]
+            texts = {name: one_line(values[name]) for name in _TEXTS}
+            tags = [one_line(tag) for tag in values["tags"]]
             found[path, row] = Example(**values | texts | {"tags": tags})
-    return [found[place] for place in places]
+    return [found[address] for address in addresses]
 
 
-def shown(text: str) -> str:
-    """`text` in one line of at most `MAX_CHARACTERS`, without control characters."""
+def one_line(text: str) -> str:
+    """`text` as one line of at most `MAX_CHARACTERS`, without control characters."""
     line = " ".join(text[: 2 * MAX_CHARACTERS].translate(_CONTROLS).split())
-    is_whole = len(line) <= MAX_CHARACTERS and len(text) <= 2 * MAX_CHARACTERS
-    return line if is_whole else line[: MAX_CHARACTERS - 1] + "…"
+    is_uncut = len(line) <= MAX_CHARACTERS and len(text) <= 2 * MAX_CHARACTERS
+    return line if is_uncut else line[: MAX_CHARACTERS - 1] + "…"

@@ -1,4 +1,4 @@
-"""All that the stages left → the facts on the page and on the model card."""
+"""Tables and metrics of all stages → the facts on the page and on the model card."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from flap.report.audit import Finding, read_findings
 from flap.report.config import ReportConfig
+from flap.report.findings import Finding, read_findings
 from flap.report.metrics import (
     Benchmark,
     MaskCost,
@@ -23,7 +23,7 @@ from flap.report.tables import Dataset, read_dataset
 
 @dataclass(frozen=True)
 class Facts:
-    """What was read, once for both; what is not there yet is empty or None."""
+    """Results of the stages; those of a stage that has not run are empty or None."""
 
     datasets: list[Dataset]
     findings: dict[str, list[Finding]] | None  # of the audit, by dataset
@@ -34,6 +34,7 @@ class Facts:
     flops: list[MaskCost]
 
     def total(self, stage: str) -> int:
+        """Rows that a stage wrote, over all datasets."""
         counts = (dataset.count(stage) for dataset in self.datasets)
         return sum(count.rows_out for count in counts if count)
 
@@ -45,10 +46,11 @@ def read_facts(
     benchmarks: Mapping[str, str],
     config: ReportConfig,
 ) -> Facts:
-    """Read what the stages left; only the named datasets and benchmarks count.
+    """Read the results of the named datasets and benchmarks.
 
     Args:
-        benchmarks: names, each with the baseline that it scores, '' for the trained model.
+        data, metrics: the folders that the stages write.
+        benchmarks: name → the baseline that the benchmark scores, '' for the trained model.
     """
     return Facts(
         datasets=[read_dataset(data, metrics, name, config) for name in datasets],

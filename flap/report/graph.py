@@ -1,4 +1,4 @@
-"""The stages and what flows between them, as an inline SVG with a count on each node."""
+"""The graph of the stages as an inline SVG, with a count on each node."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,8 @@ _BOX_W, _BOX_H, _STEP, _LEFT = 116, 50, 144, 8
 _UPPER, _MIDDLE, _LOWER = 14, 112, 196
 _WIDTH, _HEIGHT = 6 * _STEP + _BOX_W + 2 * _LEFT, 296
 
-# The line of the data in the middle; the audit and the two models that help stand above and below.
+# (column, y) of each stage. The data flows through the middle row; audit, tagger and language model
+# stand above and below.
 _PLACES = {
     "sources": (0.0, _MIDDLE),
     "audio": (1.0, _MIDDLE),
@@ -36,7 +37,11 @@ _ARROW = (
 
 
 def graph_svg(notes: Mapping[str, str]) -> Markup:
-    """The graph with `notes` (stage → short text) under the stages' names."""
+    """The graph.
+
+    Args:
+        notes: stage → short text under its name; a stage without one is shown as not run.
+    """
     edges = [_line(*_right(start), *_left(end)) for start, end in _STRAIGHT]
     edges += [
         _curve(_top("audio", -24), _bottom("audit", 24), (0, -24), (0, 24)),
@@ -93,7 +98,7 @@ def _curve(
     pull_end: tuple[float, float],
     label: str = "",
 ) -> str:
-    """A Bézier curve from `start` to `end`; the pulls are its handles, relative to its ends."""
+    """A cubic Bézier curve; the pulls are its control points, relative to start and end."""
     points = (
         start,
         (start[0] + pull_start[0], start[1] + pull_start[1]),
@@ -104,7 +109,7 @@ def _curve(
     path = f'<path class="edge" d="M{a} C{b} {c} {d}" marker-end="url(#arrow)"/>'
     if not label:
         return path
-    # A cubic's middle: an eighth of the ends, three eighths of the handles.
+    # The middle of a cubic curve weighs the ends by 1/8 and the control points by 3/8.
     x, y = (sum(w * p[i] for w, p in zip((1, 3, 3, 1), points, strict=True)) / 8 for i in (0, 1))
     return path + f'<text class="flow" x="{x:g}" y="{y - 5:g}">{escape(label)}</text>'
 

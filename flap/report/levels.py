@@ -1,4 +1,4 @@
-"""MELS → how loud, how clipped and how empty the recordings of a dataset are."""
+"""MELS → loudness, clipping and silence of a dataset's recordings."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,24 @@ import pandas as pd
 
 COLUMNS = ["loudness_lufs", "silence", "clipping"]
 CLIPPED, SILENT = 0.001, 0.5
-"""Shares of samples at full scale and of silent frames above which a recording counts; a single
-sample at full scale is what a peak-normalised recording has."""
+"""A recording counts as clipped above this share of samples at full scale, and as silent above this
+share of silent frames. CLIPPED is not 0, as peak normalisation puts one sample at full scale."""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Of the recordings that could be decoded."""
+    """Levels over the recordings that could be decoded."""
 
-    median_lufs: float | None  # None if all are too short to have a loudness
+    median_lufs: float | None  # None if all recordings are too short for a loudness
     clipped: float  # share of recordings
-    silent: float
+    silent: float  # share of recordings
 
 
 def levels(audio: pd.DataFrame) -> Levels:
-    """Of the columns `COLUMNS` of MELS, at least one row."""
+    """
+    Args:
+        audio: the columns `COLUMNS` of MELS, with at least one row.
+    """
     loudness = audio["loudness_lufs"].dropna()
     return Levels(
         None if loudness.empty else float(loudness.median()),

@@ -1,4 +1,4 @@
-"""Metrics files → the scores on the page and on the model card."""
+"""Metrics files → the scores, costs and histories on the page and on the model card."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ DIRECTIONS = {
 
 @dataclass(frozen=True)
 class Score:
-    """R@k or mAP@10; what chance gives where that is known, and the 95 % interval over clips."""
+    """R@k or mAP@10, with its chance level and its 95 % interval over clips where known."""
 
     name: str
     share: float
@@ -30,11 +30,11 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Recall:
-    """The scores of one direction."""
+class DirectionScores:
+    """The scores of a benchmark in one direction."""
 
     direction: str
-    shares: list[Score]
+    scores: list[Score]
     median_rank: float | None
     queries: int
     candidates: int
@@ -42,17 +42,17 @@ class Recall:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Scores of one benchmark; `recalls` is empty if it was not run."""
+    """Scores of one benchmark; `directions` is empty if it has not run."""
 
     name: str
-    baseline: str  # the model that was scored, '' if it is the one that was trained
+    baseline: str  # the model that was scored; '' for the trained model
     clips: int
-    recalls: list[Recall]
+    directions: list[DirectionScores]
 
 
 @dataclass(frozen=True)
 class MaskCost:
-    """What the audio encoder costs under one mask, as the stage `flops` counted it."""
+    """Cost of the audio encoder under one mask, as the stage `flops` counted it."""
 
     mask: str
     ratio: float
@@ -62,18 +62,22 @@ class MaskCost:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A metrics file, None if it is not there."""
+    """The content of a metrics file; None if there is no file.
+
+    Raises:
+        UserError: it is not JSON.
+    """
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
+        raise UserError(f"{path}: not valid JSON ({error}); run its stage again") from None
     return found if isinstance(found, dict) else None
 
 
 def read_history(path: Path) -> pd.DataFrame | None:
-    """The training history, None if it is not there or empty."""
+    """A training history; None if there is no file or no row."""
     try:
         history = pd.read_csv(path)
     except (FileNotFoundError, pd.errors.EmptyDataError):
@@ -82,13 +86,13 @@ def read_history(path: Path) -> pd.DataFrame | None:
 
 
 def read_compared(folder: Path) -> dict[str, pd.DataFrame]:
-    """Histories of other runs, put there by hand as <name>.csv."""
+    """Histories of other runs by name; people put them into `folder` as <name>.csv."""
     found = {path.stem: read_history(path) for path in sorted(folder.glob("*.csv"))}
     return {name: history for name, history in found.items() if history is not None}
 
 
 def read_flops(path: Path) -> list[MaskCost]:
-    """Costs of the masks, that of no mask first; empty if the stage has not run."""
+    """Costs of the masks, no mask first; empty if the stage has not run."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -104,34 +108,23 @@ def _mask_cost(row: dict[str, str], unmasked: float) -> MaskCost:
 
 
 def read_benchmark(metrics: Path, name: str, baseline: str) -> Benchmark:
-    """One benchmark's scores, as the stage `retrieval` wrote them."""
-    scores = read_json(metrics / "retrieval" / f"{name}.json") or {}
-    recalls = [
-        _recall(label, scores[direction])
+    """The scores of one benchmark, as the stage `retrieval` wrote them."""
+    found = read_json(metrics / "retrieval" / f"{name}.json") or {}
+    directions = [
+        _direction_scores(label, found[direction])
         for direction, label in DIRECTIONS.items()
-        if direction in scores
+        if direction in found
     ]
-    return Benchmark(name, baseline, scores.get("clips", 0), recalls)
+    return Benchmark(name, baseline, found.get("clips", 0), directions)
 
 
-def _recall(label: str, scores: dict[str, Any]) -> Recall:
-    chance, interval = scores.get("chance", {}), scores.get("interval", {})
-    shares = [
-        Score(name, scores[name], chance.get(name), span.get("low"), span.get("high"))
-        for name in scores
+def _direction_scores(label: str, found: dict[str, Any]) -> DirectionScores:
+    chance, intervals = found.get("chance", {}), found.get("interval", {})
+    scores = [
+        Score(name, found[name], chance.get(name), interval.get("low"), interval.get("high"))
+        for name in found
         if name.startswith("R@") or name == "mAP@10"
-        for span in [interval.get(name, {})]
+        for interval in [intervals.get(name, {})]
     ]
-    median, queries = scores.get("median_rank"), scores.get("queries", 0)
-    return Recall(label, shares, median, queries, scores.get("candidates", 0))
-
-
-def flat_numbers(node: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """Every number of a nested mapping, names joined by dots."""
-    numbers: list[tuple[str, float]] = []
-    for key, value in node.items():
-        if isinstance(value, dict):
-            numbers += flat_numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            numbers.append((f"{prefix}{key}", value))
-    return numbers
+    median, queries = found.get("median_rank"), found.get("queries", 0)
+    return DirectionScores(label, scores, median, queries, found.get("candidates", 0))

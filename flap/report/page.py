@@ -2,14 +2,14 @@
 
 from markupsafe import Markup
 
-from flap.report.captions import CaptionsSummary
+from flap.core.metrics import flatten_metrics
+from flap.report.captions import CaptionSummary
+from flap.report.distribution import Distribution
 from flap.report.examples import RULE
 from flap.report.facts import Facts
 from flap.report.figures import compared_chart, flops_chart, histogram, history_charts
 from flap.report.graph import graph_svg
 from flap.report.levels import CLIPPED, SILENT, levels
-from flap.report.metrics import flat_numbers
-from flap.report.spread import Spread
 from flap.report.tables import Dataset
 from flap.report.templating import environment, number, percent
 
@@ -17,7 +17,7 @@ _COMPARED = "val_recall_at_10"
 
 
 def render(facts: Facts) -> str:
-    """The page: one file, nothing loaded from elsewhere, the same facts give the same bytes."""
+    """The page: one file that loads nothing else; the same facts give the same bytes."""
     template = environment(autoescape=True).get_template("report.html.j2")
     return template.render(
         facts=facts,
@@ -32,7 +32,7 @@ def render(facts: Facts) -> str:
         rule=RULE,
         flops_chart=flops_chart(facts.flops) if facts.flops else None,
         charts=_charts(facts),
-        tagger_numbers=flat_numbers(facts.tagger or {}),
+        tagger_metrics=list(flatten_metrics(facts.tagger or {}).items()),
     )
 
 
@@ -51,11 +51,11 @@ def _cards(facts: Facts) -> list[tuple[str, str, str]]:
         remark = f"chance {chance:.3f}" if isinstance(chance, float) else "mean average precision"
         cards.append((f"{facts.tagger['mAP']:.3f}", "tagger mAP", remark))
     for benchmark in (b for b in facts.benchmarks if not b.baseline):
-        for recall in benchmark.recalls:
-            for score in recall.shares[:1]:
+        for direction in benchmark.directions:
+            for score in direction.scores[:1]:
                 remark = benchmark.name
                 remark += "" if score.chance is None else f", chance {percent(score.chance)}"
-                cards.append((percent(score.share), f"{recall.direction} {score.name}", remark))
+                cards.append((percent(score.share), f"{direction.direction} {score.name}", remark))
     return cards
 
 
@@ -69,7 +69,8 @@ def _notes(facts: Facts) -> dict[str, str]:
     if enriched := [d.captions for d in facts.datasets if d.captions]:
         asked = sum(captions.rows for captions in enriched)
         notes["captions"] = f"{number(facts.total('captions'))} of {number(asked)}"
-        notes["llm"] = " + ".join(sorted({w.split(" (")[0] for c in enriched for w in c.writers}))
+        writers = {writer for captions in enriched for writer in captions.writers}
+        notes["llm"] = " + ".join(sorted({writer.split(" (")[0] for writer in writers}))
     if facts.findings is not None:
         clips = sum(found.clips for rows in facts.findings.values() for found in rows)
         notes["audit"] = f"{number(clips)} finding{'' if clips == 1 else 's'}"
@@ -77,13 +78,13 @@ def _notes(facts: Facts) -> dict[str, str]:
         notes["tagger"] = f"mAP {facts.tagger['mAP']:.3f}"
     if facts.history is not None and "step" in facts.history:
         notes["pretrain"] = f"{number(int(facts.history['step'].max()))} steps"
-    if scored := [benchmark for benchmark in facts.benchmarks if benchmark.recalls]:
+    if scored := [benchmark for benchmark in facts.benchmarks if benchmark.directions]:
         notes["retrieval"] = f"{len(scored)} benchmark{'s' if len(scored) > 1 else ''}"
     return notes | {"report": "this page"}
 
 
 def _charts(facts: Facts) -> list[tuple[str, Markup]]:
-    """Of the training history; beside those of other runs where there are some."""
+    """Charts of the training history, with one that compares it to other runs, if there are any."""
     if facts.history is None:
         return []
     charts = history_charts(facts.history)
@@ -96,12 +97,12 @@ def _charts(facts: Facts) -> list[tuple[str, Markup]]:
 
 def _audio_figure(dataset: Dataset) -> Markup:
     assert dataset.audio is not None
-    durations = Spread.of(dataset.audio["duration_s"].to_numpy())
+    durations = Distribution.from_column(dataset.audio["duration_s"].to_numpy())
     return histogram(durations, "duration, seconds", "clips", None)
 
 
-def _caption_figures(captions: CaptionsSummary) -> list[tuple[str, Markup]]:
-    """Of the answers; a measure that none has gives no figure."""
+def _caption_figures(captions: CaptionSummary) -> list[tuple[str, Markup]]:
+    """Histograms of the answers' measures, without measures that have no values."""
     titles = (
         ("n_words", "words", None),
         ("tag_coverage", "share of tags named", (0.0, 1.0)),
@@ -109,9 +110,9 @@ def _caption_figures(captions: CaptionsSummary) -> list[tuple[str, Markup]]:
         ("invented", "share in neither original nor tags", (0.0, 1.0)),
         ("n_tokens", "tokens", None),
     )
-    spreads = captions.spreads
+    found = captions.distributions
     return [
-        (label, histogram(spreads[name], label, "captions", span))
+        (label, histogram(found[name], label, "captions", span))
         for name, label, span in titles
-        if spreads[name].total
+        if found[name].total
     ]

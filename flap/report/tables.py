@@ -1,4 +1,4 @@
-"""Stage folders → the facts on the page. A folder that is not there yet gives None."""
+"""Tables of the stages → the facts about each dataset; None for a stage that has not run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ import pandas as pd
 
 from flap.core.schemas import CLIPS, MELS, REJECTS, SPLITS, TAGS, TableSpec
 from flap.core.shards import REJECTS_FOLDER, count_rows, read_folder, read_table
-from flap.report.captions import CaptionsSummary, read_captions
+from flap.report.captions import CaptionSummary, read_captions
 from flap.report.config import ReportConfig
 from flap.report.levels import COLUMNS as LEVELS
 
 EXAMPLES = 3
-SECONDS_AN_HOUR = 3600
+_SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True)
 class Count:
-    """Rows through one stage; they add up unless a stage was run alone."""
+    """Rows through one stage; they add up unless the stage ran without the one before it."""
 
     stage: str
     rows_in: int
@@ -33,26 +33,26 @@ class Count:
 
 @dataclass(frozen=True)
 class Reason:
-    """Rows that one stage refused for one reason, with the first few as (name, detail)."""
+    """The rows that one stage rejected for one reason."""
 
     stage: str
     reason: str
     rows: int
-    examples: list[tuple[str, str]]
+    examples: list[tuple[str, str]]  # (clip, detail) of the first few
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that is said about one dataset."""
+    """The facts about one dataset."""
 
     name: str
     splits: list[tuple[str, int]] | None
-    licences: list[tuple[str, int]] | None  # of the recordings, '' where the corpus names none
+    licences: list[tuple[str, int]] | None  # recordings by licence, '' if the corpus names none
     counts: list[Count]
     rejects: list[Reason]
-    audio: pd.DataFrame | None  # duration_s, source_rate_hz, channels, loudness and the like
+    audio: pd.DataFrame | None  # MELS without the log-mels
     tags: list[tuple[str, int]] | None
-    captions: CaptionsSummary | None
+    captions: CaptionSummary | None
 
     @property
     def rates(self) -> list[tuple[str, int]]:
@@ -64,10 +64,10 @@ class Dataset:
 
     @property
     def hours(self) -> float | None:
-        """Hours of sound that could be decoded."""
+        """Total duration of the recordings that could be decoded."""
         if self.audio is None:
             return None
-        return float(self.audio["duration_s"].sum()) / SECONDS_AN_HOUR
+        return float(self.audio["duration_s"].sum()) / _SECONDS_PER_HOUR
 
     def _audio_values(self, column: str) -> list[tuple[str, int]]:
         assert self.audio is not None
@@ -79,7 +79,7 @@ class Dataset:
 
 
 def read_dataset(data: Path, metrics: Path, name: str, config: ReportConfig) -> Dataset:
-    """Read what stages `sources`, `audio`, `tagging` and `captions` left for one dataset."""
+    """Read what the stages `sources`, `audio`, `tagging` and `captions` wrote for one dataset."""
     sources, audio, tagging, captions = (
         data / stage / name for stage in ("sources", "audio", "tagging", "captions")
     )
@@ -103,7 +103,7 @@ def _read(folder: Path, spec: TableSpec, columns: Sequence[str]) -> pd.DataFrame
 
 
 def _counted(counter: "Counter[str]") -> list[tuple[str, int]]:
-    """Most frequent first; equal ones by name, so that the page does not flicker."""
+    """Most frequent first, ties by name, so that the page has the same bytes each time."""
     return sorted(counter.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -113,20 +113,20 @@ def _by_split(clips: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _counts(
-    sources: Path, audio: Path, tagging: Path, captions: CaptionsSummary | None
+    sources: Path, audio: Path, tagging: Path, captions: CaptionSummary | None
 ) -> list[Count]:
     counts = []
     if n_sources := count_rows(sources):
-        refused = count_rows(sources / REJECTS_FOLDER)
-        counts.append(Count("sources", n_sources + refused, n_sources, refused))
+        rejected = count_rows(sources / REJECTS_FOLDER)
+        counts.append(Count("sources", n_sources + rejected, n_sources, rejected))
     if n_audio := count_rows(audio):
-        refused = count_rows(audio / REJECTS_FOLDER)
-        counts.append(Count("audio", n_sources, n_audio, refused))
+        rejected = count_rows(audio / REJECTS_FOLDER)
+        counts.append(Count("audio", n_sources, n_audio, rejected))
     if n_tagging := count_rows(tagging):
         counts.append(Count("tagging", n_audio, n_tagging, 0))
     if captions:
-        refused = captions.rows - captions.kept
-        counts.append(Count("captions", captions.rows, captions.kept, refused))
+        rejected = captions.rows - captions.kept
+        counts.append(Count("captions", captions.rows, captions.kept, rejected))
     return counts
 
 

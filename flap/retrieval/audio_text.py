@@ -21,10 +21,13 @@ from flap.retrieval.table import rank_rows
 def rank_retrieval(
     name: str, clips: pd.DataFrame, embedder: Embedder, config: RetrievalConfig
 ) -> Iterator[Row]:
-    """Every caption against every clip and back; clips without captions are left out.
+    """Rank all clips for every caption, and all captions for every clip.
+
+    Clips without captions are left out.
 
     Args:
-        clips: as `usable_clips` gives them.
+        name: the benchmark.
+        clips: as `flap.mels.clips.usable_clips` gives them.
 
     Raises:
         UserError: no clip has a caption.
@@ -34,13 +37,13 @@ def rank_retrieval(
         raise UserError(f"benchmarks.{name}: no clip has a caption")
     clip_ids = list(clips["clip_id"])
     captions = [caption for own in clips["captions"] for caption in own]
-    places = [
-        (clip_id, position)
+    numbered = [
+        (clip_id, number)
         for clip_id, own in zip(clip_ids, clips["captions"], strict=True)
-        for position in range(len(own))
+        for number in range(len(own))
     ]
-    caption_ids = [f"{clip_id}#{position}" for clip_id, position in places]
-    clip_of_caption = [clip_id for clip_id, _ in places]
+    caption_ids = [f"{clip_id}#{number}" for clip_id, number in numbered]
+    clip_of_caption = [clip_id for clip_id, _ in numbered]
     audio_CE = embed_clips(embedder, clips, config.batch)
     text_ME = embed_captions(embedder, captions, config.batch)
     right_answers = own_captions if config.positives == "own" else shared_captions

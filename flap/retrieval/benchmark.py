@@ -1,4 +1,4 @@
-"""One benchmark of params.yaml: its clips, and its rows of RANKS."""
+"""One benchmark of params.yaml → its clips and its rows of RANKS."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,10 @@ from flap.retrieval.embed import Embedder
 
 
 def read_clips(task: BenchmarkConfig, clips: Path, mels: Path) -> pd.DataFrame:
-    """What `rank_benchmark` wants: the split's clips, or all of a corpus whose labels are classes.
+    """The clips that `rank_benchmark` needs, as `flap.mels.clips.usable_clips` gives them.
+
+    Retrieval needs the clips of its split. Classification needs all splits, because the labels of
+    the whole corpus are its classes.
 
     Args:
         clips, mels: folders of CLIPS and of MELS folders, as of `usable_clips`.
@@ -36,7 +39,11 @@ def rank_benchmark(
     embedder: Embedder,
     config: RetrievalConfig,
 ) -> Iterator[Row]:
-    """Embed and rank; `clips` as `read_clips` gives them."""
+    """Embed and rank; `clips` as `read_clips` gives them.
+
+    Raises:
+        UserError: no clip can be ranked, or a recording cannot be read.
+    """
     if isinstance(task, RetrievalTask):
         return rank_retrieval(name, clips, embedder, config)
     if isinstance(task, LinearProbeTask):

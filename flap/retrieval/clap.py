@@ -1,6 +1,6 @@
 """Recordings and captions → embeddings by a CLAP of transformers: the baseline LS-CLAP.
 
-CLAP hears the recordings, not our log-mels: its front end is another (48 kHz, 64 bins).
+CLAP reads recordings, not MELS, because its front end differs from ours (48 kHz, 64 mel bins).
 """
 
 import sys
@@ -23,8 +23,8 @@ from flap.core.errors import UserError, first_line
 from flap.model.text_encoder import tokenize
 from flap.retrieval.config import ReleasedClap
 
-_MAX_TOKENS = 77  # LS-CLAP's
-_MAX_SECONDS = 3600.0  # a bound of memory; the baseline hears whole recordings
+_MAX_TOKENS = 77  # as in LS-CLAP
+_MAX_SECONDS = 3600.0  # bounds memory; shorter recordings are embedded whole
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class SavedClap:
 
 
 class ClapEmbedder:
-    """A CLAP, fused or not, each clip embedded by itself whatever its batch.
+    """A CLAP with or without fusion; a clip's embedding does not depend on its batch.
 
     Args:
         saved: as `load_clap` gives it.
-        benchmark: its name, for messages.
+        benchmark: the benchmark's name, for error messages.
     """
 
     def __init__(self, saved: SavedClap, benchmark: str, device: torch.device) -> None:
@@ -50,41 +50,41 @@ class ClapEmbedder:
         self._fused: bool = audio_config.enable_fusion
 
     def audio(self, clips: pd.DataFrame) -> torch.Tensor:
-        """(B, E), L2-normalised, of the recordings at `uri` or in a range of its bytes.
+        """Embeddings (B, E), L2-normalised, of the recordings at `uri` or in a byte range of it.
 
         Raises:
-            UserError: a recording vanished or broke since the stage `audio` read it.
+            UserError: a recording that the stage `audio` read is missing or unreadable now.
         """
-        places = clips.reindex(columns=["uri", "offset", "n_bytes"]).itertuples(index=False)
-        features, longer = zip(*(self._features(*place) for place in places), strict=True)
+        ranges = clips.reindex(columns=["uri", "offset", "n_bytes"]).itertuples(index=False)
+        features, longer = zip(*(self._features(*each) for each in ranges), strict=True)
         embedded = self._model.get_audio_features(
             torch.cat(features).to(self._device), torch.tensor(longer)[:, None].to(self._device)
         )
         return embedded.pooler_output
 
     def text(self, captions: list[str]) -> torch.Tensor:
-        """(B, E), L2-normalised; captions are cut at 77 tokens."""
+        """Embeddings (B, E), L2-normalised; captions are cut at 77 tokens."""
         tokens = tokenize(self._tokenizer, captions, _MAX_TOKENS)
         inputs = {name: tensor.to(self._device) for name, tensor in tokens.items()}
         return self._model.get_text_features(**inputs).pooler_output
 
     def _features(self, uri: str, offset: float, n_bytes: float) -> tuple[torch.Tensor, bool]:
-        """Log-mels (1, C, T, F) of a recording, C = 4 with fusion, and whether it is longer
-        than the window.
+        """Log-mels (1, C, T, F) of a recording, C = 4 with fusion, else 1; and whether the
+        recording is longer than the window.
         """
         samples, window = self._read(uri, offset, n_bytes), self._extractor.nb_max_samples
         if not self._fused:
             samples = _middle(samples, window)
-        with _fixed_draws():
+        with _fixed_numpy_seed():
             features = self._extractor(
                 samples,
-                # The weights decide: a front end saved for the other variant would not fit them.
+                # The weights decide, as the saved front end may be that of the other variant.
                 truncation="fusion" if self._fused else "rand_trunc",
                 sampling_rate=self._extractor.sampling_rate,
                 return_tensors="pt",
             )
-        # Not the extractor's `is_longer`: where no clip of a batch is longer, it names one at
-        # random, as LS-CLAP's training does. Longer is counted in frames, as by the extractor.
+        # The extractor's `is_longer` is not used: if no clip of a batch is longer, it marks one at
+        # random, as LS-CLAP's training does. As in the extractor, lengths are compared in frames.
         hop = self._extractor.hop_length
         return features["input_features"], len(samples) // hop > window // hop
 
@@ -92,21 +92,26 @@ class ClapEmbedder:
         """Mono samples of the whole recording, at the extractor's rate."""
         start, size = (None if pd.isna(number) else int(number) for number in (offset, n_bytes))
         try:
-            data = read_recording(uri, start, size, sys.maxsize)  # stage audio took it: it fits
+            data = read_recording(uri, start, size, sys.maxsize)  # stage audio checked its size
             recording = decode(data, _MAX_SECONDS)
         except (OSError, Rejected) as error:
             raise UserError(
-                f"benchmarks.{self._benchmark}: {uri}: stage audio could read this recording, now "
-                f"it cannot be read ({error}); put it back, or run `dvc repro`, which leaves it out"
+                f"benchmarks.{self._benchmark}: {uri}: stage audio read this recording, but it "
+                f"cannot be read now ({error}); restore it, or run `dvc repro` to leave it out"
             ) from error
         return resample(recording.samples, recording.rate_hz, self._extractor.sampling_rate)
 
 
 def load_clap(benchmark: str, chosen: ReleasedClap) -> SavedClap:
-    """Model and processor from a directory or the hub, for evaluation; no pickles, no code.
+    """Load model and processor from a directory or the hub, in evaluation mode.
+
+    Only safetensors are loaded, and no code of the repository runs.
+
+    Args:
+        benchmark: the benchmark's name, for error messages.
 
     Raises:
-        UserError: neither gave them, or the weights are not those of a whole CLAP.
+        UserError: loading failed, or weights of a ClapModel are missing.
     """
     key = f"benchmarks.{benchmark}.model.source"
     try:
@@ -120,17 +125,17 @@ def load_clap(benchmark: str, chosen: ReleasedClap) -> SavedClap:
         processor = ClapProcessor.from_pretrained(
             chosen.source, revision=chosen.revision, trust_remote_code=False
         )
-    except Exception as error:  # a broken or foreign folder may fail in any way
+    except Exception as error:  # a broken folder can raise any exception
         raise UserError(
-            f"{key}: {_failure(chosen)}; name a directory with a ClapModel as safetensors and its "
-            f"processor, or a hub name and revision that the hub can give ({first_line(error)})"
+            f"{key}: {_failure(chosen)} ({first_line(error)}); name a directory with a "
+            "ClapModel as safetensors and its processor, or a name and revision on the hub"
         ) from error
     model, report = loaded
     if report["missing_keys"]:
         missing = min(report["missing_keys"])
         raise UserError(
-            f"{key}: '{chosen.source}' has not the weights of a whole ClapModel, {missing} for one "
-            "is missing; name another or fetch it anew"
+            f"{key}: '{chosen.source}' lacks {len(report['missing_keys'])} weights of a ClapModel, "
+            f"such as {missing}; name another source or download it again"
         )
     return SavedClap(model.eval(), processor)
 
@@ -139,23 +144,23 @@ def _failure(chosen: ReleasedClap) -> str:
     if Path(chosen.source).is_dir():
         return f"the directory '{chosen.source}' cannot be loaded"
     return (
-        f"'{chosen.source}' is no directory here and the hub did not give it at revision "
-        f"{chosen.revision}"
+        f"'{chosen.source}' is not a directory, and loading revision {chosen.revision} of it from "
+        "the hub failed"
     )
 
 
 def _middle(samples: np.ndarray, length: int) -> np.ndarray:
-    """The middle `length` samples of more; the extractor would crop them at random."""
+    """The middle `length` samples, or all if there are fewer; the extractor crops at random."""
     start = max(0, len(samples) - length) // 2
     return samples[start : start + length]
 
 
 @contextmanager
-def _fixed_draws() -> Iterator[None]:
-    """numpy's global generator at a fixed seed, and afterwards as it was.
+def _fixed_numpy_seed() -> Iterator[None]:
+    """Seed numpy's global generator within the block, and restore its state afterwards.
 
-    The extractor places the three crops of fusion by that generator and offers no other way.
-    Seeded anew for each clip, the places are a function of the clip's length alone.
+    The extractor draws the positions of fusion's three crops from that generator. With the same
+    seed for each clip, they depend only on the clip's length.
     """
     state = np.random.get_state()
     np.random.seed(0)

@@ -1,7 +1,8 @@
-"""The labels of a corpus as classes: zero-shot by prompts, or by a linear probe.
+"""Classification with a corpus's labels as classes: zero-shot by prompts, or a linear probe.
 
-Either way each clip ranks all classes, and the best placed of its own labels counts, as with
-captions. Letters: C clips, L classes, E width of the embeddings.
+Each clip is a query over all classes, and the best ranked of its own labels counts.
+
+Letters: C clips, L classes, E width of the embeddings.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,11 +25,12 @@ DIRECTION = "audio_to_class"
 def rank_zero_shot(
     name: str, task: ZeroShotTask, corpus: pd.DataFrame, embedder: Embedder, config: RetrievalConfig
 ) -> Iterator[Row]:
-    """The labelled clips of the task's split against what its prompts say of each class.
+    """Rank all classes for each labelled clip of the task's split, by similarity to prompts.
 
     Args:
-        corpus: clips of all splits, as `usable_clips` gives them with a column `split`; their
-            labels are the classes.
+        name: the benchmark.
+        corpus: clips of all splits, as `flap.mels.clips.usable_clips` gives them; all their labels
+            are classes.
 
     Raises:
         UserError: no clip of the split has a label.
@@ -36,7 +38,7 @@ def rank_zero_shot(
     clips, classes = _labelled(name, corpus, task.split), _classes(corpus)
     audio_CE = embed_clips(embedder, clips, config.batch)
     class_LE = _embed_classes(embedder, classes, task.templates, config.batch)
-    right_CL = _hot(clips, classes)
+    right_CL = _multi_hot(clips, classes)
     ranks = rank_right_answers(audio_CE, class_LE, right_CL, default_device())
     clip_ids = list(clips["clip_id"])
     return rank_rows(name, DIRECTION, clip_ids, clip_ids, ranks, len(classes))
@@ -49,10 +51,16 @@ def rank_linear_probe(
     embedder: Embedder,
     config: RetrievalConfig,
 ) -> Iterator[Row]:
-    """The labelled clips of the task's split by one logistic regression a class.
+    """Rank all classes for each labelled clip of the task's split, by logistic regressions.
 
-    The classes are the labels that clips of `train_split` have and others there have not; test
-    labels that training never shows are no answer. Arguments and errors as of `rank_zero_shot`.
+    There is one regression per class. The classes are the labels that some but not all clips of
+    `train_split` have. Other labels of test clips are ignored.
+
+    Args:
+        name, corpus: as of `rank_zero_shot`.
+
+    Raises:
+        UserError: no clip of `train_split` has a label, or no clip of the split has a class.
     """
     training = _labelled(name, corpus, task.train_split)
     counts = training["labels"].explode().value_counts()
@@ -60,14 +68,17 @@ def rank_linear_probe(
     clips = _labelled(name, corpus, task.split)
     clips = clips[[any(label in classes for label in own) for own in clips["labels"]]]
     if clips.empty:
-        raise UserError(f"benchmarks.{name}: split {task.split} has no label that training shows")
+        raise UserError(
+            f"benchmarks.{name}: no clip of split {task.split} has a label that some, but not all, "
+            f"clips of split {task.train_split} have"
+        )
     scores_CL = _probe(
         embed_clips(embedder, training, config.batch),
-        _hot(training, classes).toarray(),
+        _multi_hot(training, classes).toarray(),
         embed_clips(embedder, clips, config.batch),
         task,
     )
-    ranks = rank_scores(scores_CL.astype(np.float32), _hot(clips, classes))
+    ranks = rank_scores(scores_CL.astype(np.float32), _multi_hot(clips, classes))
     clip_ids = list(clips["clip_id"])
     return rank_rows(name, DIRECTION, clip_ids, clip_ids, ranks, len(classes))
 
@@ -75,14 +86,19 @@ def rank_linear_probe(
 def _probe(
     train_CE: np.ndarray, hot_CL: np.ndarray, test_CE: np.ndarray, task: LinearProbeTask
 ) -> np.ndarray:
-    """(C, L) the probe's score of each class for the test clips."""
+    """Scores (C, L) of the test clips.
+
+    Args:
+        train_CE, test_CE: embeddings.
+        hot_CL: boolean, the classes of each training clip.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    one = LogisticRegression(C=task.inverse_regularisation, max_iter=task.max_iterations)
-    probe = make_pipeline(StandardScaler(), OneVsRestClassifier(one))
+    per_class = LogisticRegression(C=task.inverse_regularisation, max_iter=task.max_iterations)
+    probe = make_pipeline(StandardScaler(), OneVsRestClassifier(per_class))
     scores = probe.fit(train_CE, hot_CL).decision_function(test_CE)
     return np.asarray(scores).reshape(len(test_CE), -1)
 
@@ -90,9 +106,9 @@ def _probe(
 def _embed_classes(
     embedder: Embedder, classes: Sequence[str], templates: Sequence[str], batch: int
 ) -> np.ndarray:
-    """(L, E) L2-normalised means over templates and over a label's synonyms.
+    """Class embeddings (L, E): L2-normalised means over templates and over a label's synonyms.
 
-    AudioSet writes synonyms with commas, "Gunshot, gunfire"; ESC-50 spaces as underscores.
+    AudioSet separates synonyms by commas ("Gunshot, gunfire"); ESC-50 has underscores for spaces.
     """
     prompts = [
         [
@@ -119,10 +135,10 @@ def _classes(corpus: pd.DataFrame) -> list[str]:
     return sorted({label for own in corpus["labels"] for label in own})
 
 
-def _hot(clips: pd.DataFrame, classes: Sequence[str]) -> csr_array:
-    """(C, L) boolean: the labels of each clip, those that are classes."""
-    number = {label: i for i, label in enumerate(classes)}
-    columns = [sorted({number[x] for x in own if x in number}) for own in clips["labels"]]
+def _multi_hot(clips: pd.DataFrame, classes: Sequence[str]) -> csr_array:
+    """(C, L) boolean: the classes among each clip's labels."""
+    index = {label: i for i, label in enumerate(classes)}
+    columns = [sorted({index[x] for x in own if x in index}) for own in clips["labels"]]
     starts = np.cumsum([0, *map(len, columns)])
     flat = np.array([column for own in columns for column in own], dtype=int)
     return csr_array((np.ones(len(flat), bool), flat, starts), shape=(len(clips), len(classes)))

@@ -1,4 +1,4 @@
-"""Two models on the same queries: by how much one is better, and how sure that is."""
+"""RANKS of two models on the same queries → differences of their scores, with intervals."""
 
 from collections.abc import Sequence
 
@@ -17,26 +17,27 @@ def compare(
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Differences of scores, query by query, so that what is hard for both cancels out.
+    """Paired differences of scores: query by query, so that hard queries cancel out.
 
     Args:
         ranks, others: RANKS of two models on one benchmark.
+        recall_at: each k of R@k.
+        resamples, seed: of the bootstrap, see `intervals`.
 
     Returns:
-        One row a direction and score: score, other, difference, and the 95 % interval of the
-        difference as low and high; 0 outside of it is a difference that other clips of the kind
-        would hardly undo.
+        One row per direction and score, with columns score, other, difference, and low and high:
+        the difference's 95 % interval over clips.
 
     Raises:
-        UserError: the two have not the same queries among as many candidates.
+        UserError: the two tables have different queries or numbers of candidates.
     """
     keys, found = ["direction", "query_id"], []
     ranks, others = (each.sort_values(keys, ignore_index=True) for each in (ranks, others))
     same = [*keys, "candidates"]
     if not ranks[same].equals(others[same]):
         raise UserError(
-            "compare: the two have other queries or other candidates; score both models on one "
-            "benchmark, with the same clips present"
+            "compare: the two tables have different queries or numbers of candidates; score both "
+            "models on the same clips"
         )
     for direction, rows in ranks.groupby("direction"):
         own = query_scores(rows, recall_at)

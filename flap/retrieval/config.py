@@ -20,12 +20,12 @@ class RetrievalConfig(Section):
     batch: PositiveInt
     recall_at: tuple[PositiveInt, ...]
     long_clips: Literal["middle", "pooled"]
-    """What FLAP hears of a clip longer than its window: the middle (with fusion also the whole,
-    squeezed), or the mean embedding of the windows that cover it."""
+    """How FLAP embeds a clip longer than its window: its middle window (with fusion also the whole
+    clip, resized), or the mean embedding of windows that cover it."""
     positives: Literal["own", "shared"]
-    """Which answers are right: a clip's own, or those of clips that share a caption as well."""
+    """Right answers: a clip's own captions, or also those of clips that share a caption with it."""
     resamples: PositiveInt
-    """Draws of the bootstrap over clips."""
+    """Number of draws of the bootstrap over clips."""
     seed: int
 
 
@@ -36,22 +36,22 @@ class OwnFlap(Section):
 
 
 class SavedModel(Section):
-    """Any folder with a FLAP model, as `pretrain` writes them."""
+    """A FLAP model in any folder, as the stage `pretrain` writes it."""
 
     kind: Literal["saved"]
     source: str
 
 
 class ReleasedClap(Section):
-    """A CLAP of transformers, LS-CLAP's for one, that hears the recordings themselves."""
+    """A CLAP of transformers, such as LS-CLAP's; it reads recordings instead of MELS."""
 
     kind: Literal["clap"]
     source: str  # directory or hub name; safetensors only
-    revision: str  # of the hub; of no effect on a directory
+    revision: str  # on the hub; ignored for a directory
 
 
 class RandomModel(Section):
-    """Embeddings drawn from a seed: what chance scores under the same code."""
+    """Random embeddings: the chance level, measured by the same code."""
 
     kind: Literal["random"]
     seed: int
@@ -63,7 +63,7 @@ ScoredModel = Annotated[
 
 
 class RetrievalTask(Section):
-    """All captions of a split against all its clips, and back."""
+    """Retrieval between the clips and the captions of a split, in both directions."""
 
     task: Literal["retrieval"]
     dataset: str
@@ -72,25 +72,25 @@ class RetrievalTask(Section):
 
 
 class ZeroShotTask(Section):
-    """The clips of a split against the corpus's labels, each said by some prompts."""
+    """Classification of a split's clips by their similarity to prompts of the corpus's labels."""
 
     task: Literal["zero_shot"]
     dataset: str
     split: Split
     templates: tuple[str, ...]
-    """A class's embedding is the mean over these and over the label's synonyms."""
+    """Prompts; a class's embedding is the mean over them and over the label's synonyms."""
     model: ScoredModel
 
     @field_validator("templates")
     @classmethod
     def _name_the_label(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
         if not templates or any("{label}" not in template for template in templates):
-            raise ValueError("one or more texts are expected, with {label} in each")
+            raise ValueError("expected one or more texts, with {label} in each")
         return templates
 
 
 class LinearProbeTask(Section):
-    """The clips of a split against the corpus's labels by a linear classifier of embeddings."""
+    """Classification of a split's clips by a linear classifier of their embeddings."""
 
     task: Literal["linear_probe"]
     dataset: str
@@ -101,9 +101,9 @@ class LinearProbeTask(Section):
     model: ScoredModel
 
     @model_validator(mode="after")
-    def _tests_what_it_has_not_learned(self) -> "LinearProbeTask":
+    def _splits_differ(self) -> "LinearProbeTask":
         if self.train_split == self.split:
-            raise ValueError("train_split and split have to differ")
+            raise ValueError("train_split and split must differ")
         return self
 
 
@@ -114,4 +114,4 @@ BenchmarkName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 
 
 class BenchmarksConfig(RootModel[dict[BenchmarkName, BenchmarkConfig]]):
-    """Benchmarks by name; names stand in paths, so a-z, 0-9 and dashes only."""
+    """Benchmarks by name; names are parts of paths, so only a-z, 0-9 and dashes."""

@@ -1,4 +1,4 @@
-"""Clips and captions → embeddings by any model, without masks and without chance.
+"""Clips and captions → embeddings by any model, without masks.
 
 Letters: B rows of a batch, C clips, M captions, E width of the shared space.
 """
@@ -19,17 +19,21 @@ from flap.model.windows import WindowBatch, covering_windows, middle_windows
 
 
 class Embedder(Protocol):
-    """A model with an audio and a text side. Nothing is drawn: a row's embedding is its own."""
+    """A model with an audio and a text encoder; a row's embedding does not depend on its batch."""
 
     def audio(self, clips: pd.DataFrame) -> torch.Tensor:
-        """(B, E), L2-normalised, of a batch of rows of `flap.mels.clips.usable_clips`."""
+        """Embeddings (B, E), L2-normalised, of rows of `flap.mels.clips.usable_clips`."""
 
     def text(self, captions: list[str]) -> torch.Tensor:
-        """(B, E), L2-normalised, of a batch of captions."""
+        """Embeddings (B, E), L2-normalised, of captions."""
 
 
 class FlapEmbedder:
-    """FLAP on the middle window of each clip's log-mel, or `pooled` over windows that cover it."""
+    """FLAP on log-mels.
+
+    Args:
+        pooled: a clip's embedding is the mean over windows that cover it, not its middle window's.
+    """
 
     def __init__(self, saved: SavedFlap, device: torch.device, *, pooled: bool = False) -> None:
         self._model, self._tokenizer, self._device = saved.model, saved.tokenizer, device
@@ -40,7 +44,7 @@ class FlapEmbedder:
         config, mels = self._model.config, self._reader.read_all(clips)
         if not self._pooled:
             return self._embed(middle_windows(mels, config.encoder.clip_frames, config.fusion))
-        return torch.cat([self._embed_whole(mel_TF) for mel_TF in mels])
+        return torch.cat([self._embed_pooled(mel_TF) for mel_TF in mels])
 
     def text(self, captions: list[str]) -> torch.Tensor:
         tokens = tokenize(self._tokenizer, captions, self._model.config.max_text_tokens)
@@ -56,8 +60,8 @@ class FlapEmbedder:
         assert embedded.pooler_output is not None
         return embedded.pooler_output
 
-    def _embed_whole(self, mel_TF: np.ndarray) -> torch.Tensor:
-        """(1, E) of one clip of any length."""
+    def _embed_pooled(self, mel_TF: np.ndarray) -> torch.Tensor:
+        """Mean embedding (1, E), L2-normalised, of the windows that cover one clip."""
         config = self._model.config
         windows = covering_windows(mel_TF, config.encoder.clip_frames, config.fusion)
         return normalize(self._embed(windows).mean(dim=0, keepdim=True), dim=-1)
@@ -77,7 +81,7 @@ def embed_clips(
 def embed_captions(
     embedder: Embedder, captions: Sequence[str], batch: int, *, progress: bool = True
 ) -> np.ndarray:
-    """Embeddings (M, E), float32. Equal captions are embedded once, so that they tie exactly."""
+    """Embeddings (M, E), float32. Equal captions are embedded once, so their scores tie exactly."""
     distinct = sorted(set(captions))
     embedded = _in_batches(
         lambda start: embedder.text(distinct[start : start + batch]),

@@ -1,4 +1,4 @@
-"""The model that a benchmark names → its embedder; and the embedder that knows nothing."""
+"""The model that a benchmark names → its embedder; and the embedder of random embeddings."""
 
 from pathlib import Path
 
@@ -20,10 +20,14 @@ _RANDOM_WIDTH = 64
 def load_embedder(
     benchmark: str, model: ScoredModel, flap_folder: Path, config: RetrievalConfig
 ) -> Embedder:
-    """The model that a benchmark names; `flap_folder` is where `pretrain` left ours.
+    """Load the model that a benchmark names.
+
+    Args:
+        benchmark: the benchmark's name, for error messages.
+        flap_folder: the model that the stage `pretrain` wrote.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: the model cannot be loaded.
     """
     if isinstance(model, RandomModel):
         return RandomEmbedder(model.seed)
@@ -34,7 +38,7 @@ def load_embedder(
 
 
 class RandomEmbedder:
-    """An embedding drawn for each clip and each text, the same each time."""
+    """Random embeddings, determined by the seed and by the clip's id or the caption."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

@@ -1,13 +1,13 @@
 """Embeddings → the position of every right answer to each query, by counting.
 
-The protocol of LS-CLAP: every caption is a query over all clips; every clip is a query over
-all captions. Nothing is sorted: an answer's position is one more than the number of answers
-placed before it. Of equal scores the wrong answers are placed first, so they earn nothing.
+The protocol is LS-CLAP's: every caption is a query over all clips, and every clip is a query over
+all captions. Nothing is sorted: an answer's position is 1 plus the number of answers before it.
+A wrong answer with the same score as a right one is placed before it.
 
-Scores are computed a tile at a time, so memory is flat in queries and candidates alike.
+Scores are computed tile by tile, so memory does not grow with the score matrix.
 
-Letters: Q queries, X candidates, P right answers of all queries, R most of one query, E width of
-the shared embedding.
+Letters: Q queries, X candidates, P right answers of all queries together, R the largest number of
+right answers of one query, E width of the shared embedding.
 """
 
 from collections.abc import Callable
@@ -19,17 +19,17 @@ import torch
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-# Queries and candidates of a tile: on a CPU what its cache holds.
+# Queries and candidates of a tile; on a CPU, a tile's scores fit in its cache.
 _TILE = {"cpu": (256, 4096), "cuda": (4096, 16384)}
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Where the right answers stand, 1 = first.
+class QueryRanks:
+    """Positions of the right answers to each query, 1 = first.
 
-    `positions_P` follows the right answers query by query, each query's in the order of the
-    candidates; `starts_Q` are its first ones. `ties_Q` are the wrong answers with exactly the
-    score of the query's best right one.
+    `positions_P` lists the right answers query by query, and those of a query in the order of the
+    candidates. `starts_Q` is the index of each query's first one in `positions_P`. `ties_Q` is the
+    number of wrong answers with exactly the score of the query's best right answer.
     """
 
     positions_P: np.ndarray
@@ -38,11 +38,11 @@ class Ranks:
 
     @property
     def rank_Q(self) -> np.ndarray:
-        """Of the best placed right answer."""
+        """Position of each query's best right answer."""
         return np.minimum.reduceat(self.positions_P, self.starts_Q)
 
     def positions(self) -> list[np.ndarray]:
-        """One array a query."""
+        """One array of positions for each query."""
         return np.split(self.positions_P, self.starts_Q[1:])
 
 
@@ -53,13 +53,13 @@ def rank_right_answers(
     device: torch.device | None = None,
     *,
     progress: bool = False,
-) -> Ranks:
+) -> QueryRanks:
     """Rank by the inner product of embeddings.
 
     Args:
-        queries_QE, candidates_XE: float32; equal rows have equal scores, whatever their places.
-        right_QX: where it is not 0, the candidate is right for the query.
-        device: where to compute; None is the CPU.
+        queries_QE, candidates_XE: float32. Equal rows get equal scores, wherever they stand.
+        right_QX: not 0 where the candidate is a right answer to the query.
+        device: None is the CPU.
 
     Raises:
         ValueError: an embedding is not finite, or a query has no right answer.
@@ -67,30 +67,33 @@ def rank_right_answers(
     if not (np.isfinite(queries_QE).all() and np.isfinite(candidates_XE).all()):
         raise ValueError("embeddings hold NaN or infinity")
     device = device or torch.device("cpu")
-    queries, width = _TILE[device.type]
+    height, width = _TILE[device.type]
     width = min(width, len(candidates_XE))
-    blocks = range(0, len(queries_QE), queries)
+    blocks = range(0, len(queries_QE), height)
     parts = []
     for first in tqdm(blocks, "rank", unit="block", disable=not progress):
-        block_QE = torch.from_numpy(queries_QE[first : first + queries]).to(device)
+        block_QE = torch.from_numpy(queries_QE[first : first + height]).to(device)
 
-        @lru_cache(maxsize=1)  # where there is one tile, it is computed once
+        @lru_cache(maxsize=1)  # a single tile is computed once
         def tile(start: int, block_QE: torch.Tensor = block_QE) -> torch.Tensor:
             candidates = torch.from_numpy(candidates_XE[start : start + width])
             return block_QE @ candidates.to(device).T
 
-        parts.append(_rank(tile, width, right_QX[first : first + queries], device))
+        parts.append(_rank(tile, width, right_QX[first : first + height], device))
     positions, ties = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return Ranks(positions, right_QX.indptr[:-1], ties)
+    return QueryRanks(positions, right_QX.indptr[:-1], ties)
 
 
-def rank_scores(scores_QX: np.ndarray, right_QX: csr_array) -> Ranks:
-    """Rank by scores that are there already, float32; as `rank_right_answers` otherwise."""
+def rank_scores(scores_QX: np.ndarray, right_QX: csr_array) -> QueryRanks:
+    """Rank by given scores, float32.
+
+    Args and errors as of `rank_right_answers`.
+    """
     if not np.isfinite(scores_QX).all():
         raise ValueError("scores hold NaN or infinity")
     scores = torch.from_numpy(scores_QX)
     positions, ties = _rank(lambda _: scores, len(scores.T), right_QX, scores.device)
-    return Ranks(positions, right_QX.indptr[:-1], ties)
+    return QueryRanks(positions, right_QX.indptr[:-1], ties)
 
 
 def _rank(
@@ -99,22 +102,24 @@ def _rank(
     """Positions (P,) and ties (Q,) of a block of queries.
 
     Args:
-        tile: the block's scores of candidates start…start+width-1. All tiles have one shape, since
-            another shape may round the same product another way.
+        tile: start → the block's scores of candidates start…start+width-1. All tiles have one
+            shape, because the rounding of a matrix product can depend on its shape.
+        width: of a tile.
     """
     counts_Q = np.diff(right_QX.indptr)
     if not counts_Q.all():
         raise ValueError("a query has no right answer among the candidates")
     n_candidates = right_QX.shape[1]
-    # Each candidate is counted in one tile; the last tile begins earlier, to be as wide.
+    # The last tile starts earlier, so that it has the full width, but it counts only the candidates
+    # begin…end-1 that no other tile counts.
     tiles = [
         (min(begin, n_candidates - width), begin, min(begin + width, n_candidates))
         for begin in range(0, n_candidates, width)
     ]
-    there_QR = np.arange(counts_Q.max()) < counts_Q[:, None]
-    right_QR = np.full(there_QR.shape, -1)
-    right_QR[there_QR] = right_QX.indices
-    scores_QR = _scores_of(torch.from_numpy(right_QR).to(device), tile, tiles)
+    is_answer_QR = np.arange(counts_Q.max()) < counts_Q[:, None]
+    right_QR = np.full(is_answer_QR.shape, -1)
+    right_QR[is_answer_QR] = right_QX.indices
+    scores_QR = _scores_of_right(torch.from_numpy(right_QR).to(device), tile, tiles)
 
     best_Q1 = scores_QR.nan_to_num(-torch.inf).max(dim=1, keepdim=True).values
     before_QR = torch.zeros_like(scores_QR, dtype=torch.int64)
@@ -125,24 +130,25 @@ def _rank(
             before_QR[:, slot] += (scores_QX >= score_Q[:, None]).sum(1, dtype=torch.int32)
         equal_Q += (scores_QX == best_Q1).sum(1, dtype=torch.int32)
 
-    # Counted were the answer itself and equal right ones, of which only earlier ones are before it.
+    # The counts include the answer itself and equal right answers; only the earlier ones of these
+    # are before it.
     for slot, score_Q in enumerate(scores_QR.T):
         before_QR[:, slot] -= (scores_QR[:, slot:] == score_Q[:, None]).sum(1)
     positions_QR = 1 + before_QR
     ties_Q = equal_Q - (scores_QR == best_Q1).sum(1)
-    return positions_QR.cpu().numpy()[there_QR], ties_Q.cpu().numpy()
+    return positions_QR.cpu().numpy()[is_answer_QR], ties_Q.cpu().numpy()
 
 
-def _scores_of(
+def _scores_of_right(
     right_QR: torch.Tensor,
     tile: Callable[[int], torch.Tensor],
     tiles: list[tuple[int, int, int]],
 ) -> torch.Tensor:
-    """(Q, R) scores of the right answers, NaN where a query has fewer: nothing equals that."""
+    """Scores (Q, R) of the right answers; NaN, which equals nothing, where a query has fewer."""
     scores_QR = torch.full(right_QR.shape, torch.nan, device=right_QR.device)
     for start, begin, end in tiles:
-        here_QR = (right_QR >= begin) & (right_QR < end)
-        if here_QR.any():
-            rows, columns = here_QR.nonzero()[:, 0], right_QR[here_QR] - start
-            scores_QR[here_QR] = tile(start)[rows, columns]
+        in_tile_QR = (right_QR >= begin) & (right_QR < end)
+        if in_tile_QR.any():
+            rows, columns = in_tile_QR.nonzero()[:, 0], right_QR[in_tile_QR] - start
+            scores_QR[in_tile_QR] = tile(start)[rows, columns]
     return scores_QR

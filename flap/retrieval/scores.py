@@ -1,6 +1,6 @@
-"""RANKS → the numbers people compare, with chance and an interval beside them.
+"""RANKS → scores: R@k, mAP@10 and mean rank, with chance levels and intervals.
 
-A score is the mean over queries of what `query_scores` says of each. Shares are in 0..1.
+A score is the mean of a column of `query_scores` over queries. Shares are in 0..1.
 """
 
 import hashlib
@@ -19,10 +19,15 @@ _PRECISION_AT = 10
 def scores(
     ranks: pd.DataFrame, recall_at: Sequence[int], *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Metrics of one benchmark from its RANKS alone.
+    """Metrics of one benchmark from its RANKS.
 
     Args:
+        recall_at: each k of R@k.
         resamples, seed: of the bootstrap over clips, see `intervals`.
+
+    Returns:
+        clips, clips_sha256 (of the sorted clip ids), and for each direction its scores, with
+        `chance` and `interval` by score.
     """
     clip_ids = sorted(set(ranks["clip_id"]))
     result: dict[str, Any] = {
@@ -44,14 +49,14 @@ def scores(
 
 
 def query_scores(ranks: pd.DataFrame, recall_at: Sequence[int]) -> pd.DataFrame:
-    """One row a query of RANKS, one column a score, indexed by query_id.
+    """One row for each query of RANKS, one column for each score, indexed by query_id.
 
-    `R@k`: 1 if the best placed right answer is among the first k.
-    `mAP@10`: average precision over the first ten answers, by sorted positions, over the number of
-    right answers or ten (WavCaps' convention).
-    `mAP@10_ls_clap`: the same with positions in the order of the captions, as LS-CLAP published it;
-    it may exceed 1.
-    `mean_rank`: the rank.
+    `R@k`: 1 if the best right answer is among the first k.
+    `mAP@10`: average precision over the first ten answers, divided by the number of right answers,
+    at most ten (WavCaps' convention).
+    `mAP@10_ls_clap`: the same as LS-CLAP computes it, with positions in the order of the captions
+    instead of sorted; it can exceed 1.
+    `mean_rank`: the rank of the best right answer.
     """
     recalls = {f"R@{k}": (ranks["rank"] <= k).to_numpy(float) for k in recall_at}
     positions_P = np.concatenate(ranks["positions"].to_list()).astype(np.int64)
@@ -67,7 +72,7 @@ def query_scores(ranks: pd.DataFrame, recall_at: Sequence[int]) -> pd.DataFrame:
 
 
 def _precisions(positions_P: np.ndarray, query_P: np.ndarray, queries: int) -> np.ndarray:
-    """(Q,) sum of i / position over each query's positions to ten, i counting them from 1."""
+    """(Q,) sum over each query's positions up to ten of i / position, for the i-th of them."""
     near_P = positions_P <= _PRECISION_AT
     positions_N, query_N = positions_P[near_P], query_P[near_P]
     first_N = np.searchsorted(query_N, query_N)
@@ -81,10 +86,10 @@ def _chance(ranks: pd.DataFrame, recall_at: Sequence[int]) -> dict[str, float]:
 
 
 def chance_recall(right_Q: np.ndarray, n_candidates: int, k: int) -> float:
-    """R@k expected of a random order: P(one of the right answers is among the first k).
+    """Expected R@k of a random order: the probability of a right answer among the first k.
 
     Args:
-        right_Q: number of right answers of each query.
+        right_Q: number of right answers to each query.
     """
     drawn = np.arange(min(k, n_candidates))
     # No right answer among k draws without replacement: Π (n - right - i) / (n - i).
@@ -93,7 +98,11 @@ def chance_recall(right_Q: np.ndarray, n_candidates: int, k: int) -> float:
 
 
 def describe(benchmark: str, found: Mapping[str, Any]) -> str:
-    """The scores of a benchmark as lines to print, interval and chance beside each."""
+    """The scores of a benchmark as lines to print, each with interval and chance.
+
+    Args:
+        found: `scores` of the benchmark, with the key `clips_in_split`.
+    """
     state = "labelled and present" if "audio_to_class" in found else "present"
     present = f"{found['clips']} of {found['clips_in_split']} clips {state}"
     lines = [f"{benchmark}: {present}"]

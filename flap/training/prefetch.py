@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from flap.core.errors import UserError
-from flap.mels.copies import copy_of
+from flap.mels.shard_copies import shard_copy
 from flap.training.order import MicroBatches, Pair
 
 _THREADS = 4  # one download alone does not use the full bandwidth of a store
@@ -23,9 +23,9 @@ def with_prefetch(batches: MicroBatches, paths: np.ndarray) -> "MicroBatches | P
     """`batches`, with prefetching if their MELS shards are in a remote store.
 
     Args:
-        paths: (clips,) MELS shard of each clip, or the local head of a remote shard.
+        paths: (clips,) each clip's MELS shard, or the stub of a remote shard.
     """
-    return PrefetchedBatches(batches, paths) if copy_of(paths[0]) else batches
+    return PrefetchedBatches(batches, paths) if shard_copy(paths[0]) else batches
 
 
 class PrefetchedBatches:
@@ -118,7 +118,7 @@ class _Prefetcher:
         return is_near and len(self._last) < self._max_shards
 
     def _fetch(self, path: str) -> None:
-        copy = copy_of(path)
+        copy = shard_copy(path)
         assert copy
         hold = copy.hold()
         try:

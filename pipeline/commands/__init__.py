@@ -1,1 +1,1 @@
-"""Commands for people, beside the stages: publish, compare, summary."""
+"""Commands beside the stages: publish, compare, summary."""

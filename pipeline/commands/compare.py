@@ -1,4 +1,4 @@
-"""Two benchmarks' RANKS → by how much one model is better, and how sure that is."""
+"""RANKS of two benchmarks → differences of the models' scores, with intervals."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,18 +20,21 @@ Compared = Annotated[str, typer.Argument(help="a benchmark of params.yaml, or a 
 def main(benchmark: Compared, other: Compared) -> None:
     """Compare two models, query by query: scores, difference, and its 95 % interval over clips.
 
-    Both have to be of the same task on the same clips. Where 0 lies outside of the interval, other
-    clips of the kind would hardly turn the difference around.
+    Both must be scored by the same task on the same clips. If 0 lies outside the interval, the
+    difference is unlikely to be due to the choice of clips.
     """
     config = load_section(PARAMS, "retrieval", RetrievalConfig)
 
-    from flap.retrieval.compare import compare  # pandas loads after --help and errors
+    from flap.retrieval.compare import compare
 
-    own, beside = (_folder(name) for name in (benchmark, other))
-    rules, other_rules = (_rules(folder) for folder in (own, beside))
-    if rules != other_rules:
-        raise UserError(f"{own} and {beside} are no two models on one task: {rules}, {other_rules}")
-    ranks, others = (read_folder(folder, RANKS) for folder in (own, beside))
+    first, second = (_folder(name) for name in (benchmark, other))
+    task, other_task = (_task(folder) for folder in (first, second))
+    if task != other_task:
+        raise UserError(
+            f"{first} and {second} were not scored by the same task: {task}, {other_task}; "
+            "name two benchmarks that differ only in their model"
+        )
+    ranks, others = (read_folder(folder, RANKS) for folder in (first, second))
     table = compare(ranks, others, config.recall_at, resamples=config.resamples, seed=config.seed)
     print(table.to_string(float_format="{:.4f}".format))
 
@@ -40,10 +43,10 @@ def _folder(name: str) -> Path:
     return Path(name) if Path(name).is_dir() else RETRIEVAL / name
 
 
-def _rules(folder: Path) -> dict[str, Any]:
-    """What two models have to be scored by alike, as the stage noted it in RANKS."""
-    noted = provenance(pq.read_schema(shard_paths(folder)[0]))
-    return {key: noted.get(key) for key in ("task", "dataset", "split", "positives")}
+def _task(folder: Path) -> dict[str, Any]:
+    """The settings that both models must share, from the metadata of RANKS."""
+    settings = provenance(pq.read_schema(shard_paths(folder)[0]))
+    return {key: settings.get(key) for key in ("task", "dataset", "split", "positives")}
 
 
 if __name__ == "__main__":

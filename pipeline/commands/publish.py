@@ -3,7 +3,7 @@
     python -m pipeline.commands.publish owner/name
     python -m pipeline.commands.publish --folder DIR
 
-Not a stage: nothing depends on it, and only a person can say that a model may be given away.
+This is not a stage: a person decides whether a model may be published.
 """
 
 import shutil
@@ -21,18 +21,20 @@ CARD = "README.md"
 
 def main(
     repository: Annotated[str | None, typer.Argument(help="owner/name on the hub")] = None,
-    private: Annotated[bool, typer.Option("--private", help="make it for your eyes alone")] = False,
-    model: Annotated[Path, typer.Option(help="what stage pretrain made")] = Path(
+    private: Annotated[bool, typer.Option("--private", help="create a private repository")] = False,
+    model: Annotated[Path, typer.Option(help="the model, as stage pretrain wrote it")] = Path(
         "data/pretrain/model"
     ),
-    card: Annotated[Path, typer.Option(help="what stage report made")] = Path("data/report/card"),
+    card: Annotated[Path, typer.Option(help="the card, as stage report wrote it")] = Path(
+        "data/report/card"
+    ),
     folder: Annotated[
-        Path | None, typer.Option(help="write to this new folder, send nothing")
+        Path | None, typer.Option(help="write to this new folder instead of the hub")
     ] = None,
 ) -> None:
     """Publish the trained model with its card, on the hub or into a folder."""
     if (repository is None) == (folder is None):
-        raise UserError("name either a repository, owner/name, or a folder by --folder DIR")
+        raise UserError("expected either a repository, owner/name, or --folder DIR")
     _check_inputs(model, card)
     if folder is not None:
         _check_target(folder)
@@ -51,13 +53,13 @@ def assemble(model: Path, card: Path, target: Path) -> None:
 
 
 def upload(folder: Path, repository: str, private: bool) -> str:
-    """Make the repository if there is none, and send `folder` in one commit.
+    """Create the repository if necessary, and upload `folder` in one commit.
 
     Returns:
-        The repository's address.
+        The repository's URL.
 
     Raises:
-        UserError: there is no token, or the hub refuses or cannot be reached.
+        UserError: there is no token, the hub refuses the upload, or it cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -67,10 +69,13 @@ def upload(folder: Path, repository: str, private: bool) -> str:
         if get_token() is None:
             raise UserError("no token for the hub: run `hf auth login`, or set HF_TOKEN")
         api = HfApi()
-        # None leaves it to the owner's default, where False would make it public.
+        # None means the owner's default; False would make the repository public.
         address = api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(address.repo_id).private:
-            raise UserError(f"{repository}: is there already, and public; --private cannot hide it")
+            raise UserError(
+                f"{repository}: exists and is public, which --private does not change; make it "
+                "private on the hub, or name another"
+            )
         api.upload_folder(
             repo_id=address.repo_id, folder_path=folder, commit_message="FLAP and its card"
         )
@@ -78,13 +83,13 @@ def upload(folder: Path, repository: str, private: bool) -> str:
         raise UserError(f"{repository}: not owner/name: {first_line(error)}") from None
     except HfHubHTTPError as error:
         raise UserError(
-            f"{repository}: the hub refuses it ({first_line(error)}); the token must be one "
-            "that may write there, `hf auth whoami` says whose it is"
+            f"{repository}: the hub refuses the upload ({first_line(error)}); the token must have "
+            "write access there, `hf auth whoami` shows its owner"
         ) from error
     except (ConnectionError, httpx.HTTPError) as error:  # offline mode is a ConnectionError
         raise UserError(
-            f"the hub cannot be reached ({first_line(error)}); run again later, or write what "
-            "would be sent by --folder DIR and send it from elsewhere by `hf upload`"
+            f"the hub cannot be reached ({first_line(error)}); run again later, or write the files "
+            "with --folder DIR and upload them from another machine with `hf upload`"
         ) from error
     return str(address)
 

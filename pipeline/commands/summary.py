@@ -1,4 +1,4 @@
-"""The last lines of `make repro`: the scores of the last run, and where the report stands."""
+"""The last lines of `make repro`: the scores of the last run, and the report's path."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ METRICS, REPORT = Path("metrics"), Path("data/report/page/index.html")
 def main() -> None:
     """Print tagger mAP, captions kept, retrieval scores, and the report's path."""
     tagger = _read("tagger.json")
-    print(f"tagger: mAP {tagger['mAP']:.3f}" if "mAP" in tagger else "tagger: imported, no labels")
+    print(f"tagger: mAP {tagger['mAP']:.3f}" if "mAP" in tagger else "tagger: released, not scored")
     for dataset in load_section(PARAMS, "datasets", DatasetsConfig).root:
         captions = _read(f"captions/{dataset}.json")
         print(f"captions {dataset}: {captions['kept']} of {captions['rows']} kept")

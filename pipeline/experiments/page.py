@@ -14,11 +14,11 @@ def main(
     findings: PathOption,
     out: PathOption,
 ) -> None:
-    """Write OUT/README.md and its figures; FINDINGS is what a person made of the numbers."""
+    """Write OUT/README.md and its figures; FINDINGS is a Markdown text about the numbers."""
     config = load_section(rows, "experiments", ExperimentsConfig)
     retrieval = load_section(PARAMS, "retrieval", RetrievalConfig)
 
-    from flap.experiments.page import Study, write_page  # torch loads after --help and errors
+    from flap.experiments.page import Study, write_page  # loads torch
 
     write_page(Study(config, retrieval, variants, ranks, histories), findings.read_text(), out)
     print(f"page: {out / 'README.md'}")

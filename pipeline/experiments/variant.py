@@ -18,7 +18,7 @@ from pipeline.stage import PARAMS, PathOption, run
 
 
 def main(rows: PathOption, out: PathOption) -> None:
-    """Write OUT/<row>-<seed>.yaml for each run; every one is checked before any is trained."""
+    """Write OUT/<row>-<seed>.yaml for each run, and check each file."""
     config = load_section(rows, "experiments", ExperimentsConfig)
     params = read_params(PARAMS)
     shutil.rmtree(out, ignore_errors=True)
@@ -38,7 +38,7 @@ def _check(path: Path) -> None:
     load_section(path, "benchmarks", BenchmarksConfig)
     retrieval = load_section(path, "retrieval", RetrievalConfig)
     if not {1, 10} <= set(retrieval.recall_at):
-        raise UserError(f"{path}: the tables want 1 and 10 in retrieval.recall_at")
+        raise UserError(f"{path}: the tables show R@1 and R@10; add 1, 10 to retrieval.recall_at")
 
 
 if __name__ == "__main__":

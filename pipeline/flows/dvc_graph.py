@@ -7,6 +7,7 @@ from typing import Any
 import networkx as nx
 
 from flap.core.errors import UserError
+from flap.core.metrics import flatten_metrics
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,7 @@ def read_scores() -> dict[str, dict[str, float]]:
 
     with Repo() as repo:
         found = repo.metrics.show().get("", {}).get("data", {})
-    files = {path: _flatten(entry["data"]) for path, entry in found.items() if "data" in entry}
+    files = {
+        path: flatten_metrics(entry["data"]) for path, entry in found.items() if "data" in entry
+    }
     return {path: files[path] for path in sorted(files)}
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, float]:
-    if isinstance(node, dict):
-        flat: dict[str, float] = {}
-        for key, value in node.items():
-            flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-        return flat
-    is_number = isinstance(node, int | float) and not isinstance(node, bool)
-    return {prefix: float(node)} if is_number else {}

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flap.core.errors import UserError
+from flap.core.errors import UserError, missing_extra
 from flap.core.executor import ray_address
 from flap.core.processes import exit_with_parent
 from flap.training import RENDEZVOUS_FOLDER
@@ -106,10 +106,7 @@ def _by_ray(module: str, arguments: list[str], *, joins: bool) -> None:
         from pipeline.launch.ray_rank import Stage
         from pipeline.launch.ray_train import run
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"FLAP_LAUNCHER=ray: {error.name} is not installed; "
-            "uv pip install -c requirements/main.txt -e '.[ray]'"
-        ) from None
+        raise missing_extra("FLAP_LAUNCHER=ray", str(error.name), "ray") from None
     stage = Stage(module, arguments, str(Path.cwd()), dict(os.environ))
     run(stage, address, int(ranks) if ranks else None, int(restarts))
 

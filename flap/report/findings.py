@@ -1,4 +1,4 @@
-"""AUDIT → what the page says of leaks, duplicates and captions."""
+"""AUDIT → the findings on the page: leaks, duplicates and faulty captions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,21 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """Clips of one dataset with one finding by one rule, with the first few as (name, text)."""
+    """The clips of one dataset with the same finding by the same rule."""
 
     finding: str
     rule: str
     clips: int
-    dropped: int
-    examples: list[tuple[str, str]]
+    dropped: int  # clips left out of training
+    examples: list[tuple[str, str]]  # (clip, text) of the first few
 
 
 def read_findings(folder: Path) -> dict[str, list[Finding]] | None:
-    """Findings by dataset; one without any is not in it. None if the stage has not run."""
+    """Findings by dataset, without datasets that have none; None if the stage has not run.
+
+    Args:
+        folder: of AUDIT.
+    """
     if not any(folder.glob("shard-*.parquet")):
         return None
     rows = read_folder(folder, AUDIT)
@@ -31,7 +35,7 @@ def read_findings(folder: Path) -> dict[str, list[Finding]] | None:
 
 
 def _findings(rows: pd.DataFrame) -> list[Finding]:
-    """In the table's order, which has the worst first."""
+    """In the order of the table, which starts with the worst."""
     return [
         Finding(str(finding), str(rule), len(group), int(group["dropped"].sum()), _examples(group))
         for (finding, rule), group in rows.groupby(["finding", "rule"], sort=False)
