@@ -72,7 +72,7 @@ def main() -> None:
     run("sources", "mine", "--out", clips, params=params)
     run("audio", "--clips", clips, "--out", mels, params=params)
     run("tagging", "--mels", mels, "--tagger", args.tagger, "--out", tags, params=params)
-    inputs = ("--clips", clips, "--tags", tags, "--llm", args.llm, "--params", params)
+    inputs = ("--clips", clips, "--tags", tags, "--llm", args.llm)
     run("captions", *inputs, "--out", captions, "--metrics", metrics, params=params)
 
     for row in pd.read_parquet(captions).itertuples():

@@ -91,6 +91,7 @@ def test_silence_is_the_share_of_quiet_frames() -> None:
     assert silence(np.zeros(400, "f4"), CONFIG) == 1
 
 
+@pytest.mark.slow
 def test_silence_agrees_with_librosas_rms() -> None:
     samples = sine(-20) * np.logspace(-4, 0, 80000, dtype="f4")
     rms = librosa.feature.rms(y=samples, frame_length=160, hop_length=160, center=False)

@@ -248,12 +248,14 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return history
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_what_one_learns(corpus: Corpus, baseline: pd.DataFrame) -> None:
     _, on_two = finish(project(corpus, epochs=10, dropout=0.0), processes=2)
     # Weights with a gradient of zero (key biases) drift with rounding under Adam; losses do not.
     pd.testing.assert_frame_equal(baseline, on_two, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_to_the_bit(corpus: Corpus) -> None:
     folder = project(corpus, epochs=60, dropout=0.1)
     unbroken, history = finish(folder)
@@ -279,6 +281,7 @@ def _last_checkpoint(work: Path) -> int:
     return max((int(name.removeprefix("step-")) for name in found), default=0)
 
 
+@pytest.mark.slow
 def test_micro_batches_and_ranks_learn_what_one_learns(
     corpus: Corpus, baseline: pd.DataFrame
 ) -> None:
@@ -289,6 +292,7 @@ def test_micro_batches_and_ranks_learn_what_one_learns(
     pd.testing.assert_frame_equal(baseline, in_parts, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_best_average_of_the_weights_is_kept(corpus: Corpus) -> None:
     changes = {
         "keep: last": "keep: best",

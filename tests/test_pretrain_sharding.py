@@ -82,6 +82,7 @@ def resuming_rank(world: World, data: Path) -> None:
         torch.save(weights, data / "taken-over.pt")
 
 
+@pytest.mark.slow
 def test_sharded_training_resumes_to_the_bit_and_on_other_ranks(corpus: Corpus) -> None:
     data = project(corpus, epochs=4, dropout=0.0, changes=EVERYTHING).joinpath("data")
     on_ranks(2, sharded_rank, data)
@@ -125,6 +126,7 @@ def history(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / HISTORY).drop(columns=list(MACHINE_COLUMNS))
 
 
+@pytest.mark.slow
 def test_the_published_model_is_that_of_ddp(corpus: Corpus) -> None:
     changes = EVERYTHING | {
         "keep: last": "keep: best",

@@ -247,6 +247,7 @@ def _peak_gib(batch: int, micro_batch: int | None) -> float:
     return StepMeter(ALONE.device, lambda: 0).stop(batch).peak_memory_gib
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_micro_batch() -> None:
     """A batch of 2304 pairs as in the paper, in micro-batches of 64."""
     one = peak_gib(64, None)

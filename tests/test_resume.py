@@ -85,7 +85,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["processes", "ray", "dask"])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "processes",
+        pytest.param("ray", marks=pytest.mark.engine),
+        pytest.param("dask", marks=pytest.mark.engine),
+    ],
+)
 def test_killed_stages_resume_to_the_same_bytes(
     engine: str, tmp_path: Path, unbroken: dict[str, str]
 ) -> None:

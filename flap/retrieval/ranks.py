@@ -17,10 +17,13 @@ from functools import lru_cache
 import numpy as np
 import torch
 from scipy.sparse import csr_array
+from torch.nn.functional import pad
 from tqdm import tqdm
 
 # Queries and candidates of a tile; on a CPU, a tile's scores fit in its cache.
 _TILE = {"cpu": (256, 4096), "cuda": (4096, 16384)}
+# A matrix product rounds its last columns otherwise if their number is no multiple of a power of 2.
+_COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ def rank_right_answers(
 
         @lru_cache(maxsize=1)  # a single tile is computed once
         def tile(start: int, block_QE: torch.Tensor = block_QE) -> torch.Tensor:
-            candidates = torch.from_numpy(candidates_XE[start : start + width])
-            return block_QE @ candidates.to(device).T
+            candidates = torch.from_numpy(candidates_XE[start : start + width]).to(device)
+            padded_XE = pad(candidates, (0, 0, 0, -width % _COLUMNS))
+            return (block_QE @ padded_XE.T)[:, :width]
 
         parts.append(_rank(tile, width, right_QX[first : first + height], device))
     positions, ties = (np.concatenate(each) for each in zip(*parts, strict=True))
