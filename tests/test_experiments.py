@@ -43,8 +43,8 @@ def test_every_row_of_the_papers_tables_is_there() -> None:
     assert list(two.rows) == [str(number) for number in range(1, 8)]
     assert list(three.rows) == [str(number) for number in range(1, 11)]
     assert len({row for rows in ROWS.figure.series.values() for row in rows}) >= 9
-    assert {two.rows[number] for number in "2357"} <= set(ROWS.repeated)
-    assert len(ROWS.seeds) >= 3
+    assert all(len(ROWS.seeds_of(two.rows[number])) >= 3 for number in "2357")
+    assert len(set(ROWS.runs)) == len(ROWS.runs)
 
 
 def test_a_run_is_the_parameters_with_its_changes(variants: Path) -> None:
@@ -73,11 +73,11 @@ def test_unknown_keys_rows_and_benchmarks_are_named() -> None:
     with pytest.raises(UserError, match="'demo-probe' is not a retrieval task"):
         variant(PARAMS, changed(benchmarks=["demo-probe"]), "no-mask", 0)
     with pytest.raises(ValueError, match="'rows' has no 3d"):
-        changed(repeated=["3d"])
-    with pytest.raises(ValueError, match="neither in 'repeated' nor in 'once': 1d"):
-        changed(repeated=["no-mask", "2d", "2d-doubled"])
-    with pytest.raises(ValueError, match="both in 'repeated' and in 'once': 1d"):
-        changed(once=[*ROWS.once, "1d"])
+        changed(runs=[*ROWS.runs, "3d-0"])
+    with pytest.raises(ValueError, match="'runs' has no run of 2d-10"):
+        changed(runs=[run for run in ROWS.runs if run != "2d-10-0"])
+    with pytest.raises(ValueError, match="should match pattern"):
+        changed(runs=["2d"])
     with pytest.raises(ValueError, match="1d-20, which is not a row of it"):
         changed(tables=[ROWS.tables[0].model_dump() | {"beside": "1d-20"}])
 
@@ -89,10 +89,6 @@ def test_a_recall_that_the_tables_need_and_params_lack_is_named(tmp_path: Path) 
         patch.setattr(stage, "PARAMS", tmp_path / "params.yaml")
         with pytest.raises(UserError, match=r"add 1, 10 to retrieval\.recall_at"):
             stage.main(ROOT / "experiments/rows.yaml", tmp_path / "variant")
-
-
-def test_rows_in_once_run_with_the_first_seed() -> None:
-    assert "1d-20-5" in changed(seeds=[5, 6]).runs
 
 
 def test_higher_mask_ratios_cost_less(variants: Path) -> None:
@@ -122,7 +118,7 @@ def ranks(tmp_path: Path) -> Path:
 
 def test_a_row_is_the_mean_of_its_seeds(ranks: Path) -> None:
     found = row_scores(ranks, ROWS, "2d", "demo-test", "text_to_audio", RETRIEVAL)
-    tables = [pd.read_parquet(ranks / f"2d-{seed}-demo-test") for seed in ROWS.seeds]
+    tables = [pd.read_parquet(ranks / f"2d-{seed}-demo-test") for seed in ROWS.seeds_of("2d")]
     each = [(t["rank"][t["direction"] == "text_to_audio"] <= 10).mean() for t in tables]
     score = found.estimate("R@10")
     assert score.mean == pytest.approx(np.mean(each))

@@ -1,17 +1,26 @@
 """Section `experiments` of experiments/rows.yaml."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
 from flap.core.config import Section
 
 Changes = dict[str, Any]  # section.key → value
 
 
+RunName = Annotated[str, Field(pattern=r"^.+-\d+$")]
+"""<row>-<seed>"""
+
+
 def run_name(row: str, seed: int) -> str:
-    """The name that DVC's `matrix` gives a run: <row>-<seed>."""
     return f"{row}-{seed}"
+
+
+def split_run(name: str) -> tuple[str, int]:
+    """Row and seed of a run."""
+    row, _, seed = name.rpartition("-")
+    return row, int(seed)
 
 
 class RowConfig(Section):
@@ -34,9 +43,7 @@ class FigureConfig(Section):
 
 class ExperimentsConfig(Section):
     benchmarks: list[str]
-    seeds: list[NonNegativeInt] = Field(min_length=1)
-    repeated: list[str]  # rows that run with all seeds
-    once: list[str]  # rows that run with the first seed
+    runs: list[RunName]
     changes: Changes  # of all rows
     rows: dict[str, RowConfig]
     tables: list[TableConfig]
@@ -46,13 +53,11 @@ class ExperimentsConfig(Section):
     def _rows_are_known(self) -> "ExperimentsConfig":
         shown = [row for table in self.tables for row in (*table.rows.values(), table.beside)]
         shown += [row for rows in self.figure.series.values() for row in rows]
-        trained = {*self.repeated, *self.once}
+        trained = {row for row, _ in map(split_run, self.runs)}
         if unknown := sorted({*shown, *trained} - set(self.rows)):
             raise ValueError(f"'rows' has no {', '.join(unknown)}")
         if absent := sorted(set(shown) - trained):
-            raise ValueError(f"neither in 'repeated' nor in 'once': {', '.join(absent)}")
-        if twice := sorted(set(self.repeated) & set(self.once)):
-            raise ValueError(f"both in 'repeated' and in 'once': {', '.join(twice)}")
+            raise ValueError(f"'runs' has no run of {', '.join(absent)}")
         for table in self.tables:
             if table.beside not in table.rows.values():
                 raise ValueError(
@@ -61,10 +66,10 @@ class ExperimentsConfig(Section):
         return self
 
     def seeds_of(self, row: str) -> list[int]:
-        return self.seeds if row in self.repeated else self.seeds[:1]
+        return [seed for other, seed in map(split_run, self.runs) if other == row]
 
     @property
-    def runs(self) -> dict[str, tuple[str, int]]:
-        """Run name → (row, seed)."""
-        rows = [*self.repeated, *self.once]
-        return {run_name(row, seed): (row, seed) for row in rows for seed in self.seeds_of(row)}
+    def repeated(self) -> list[str]:
+        """Rows with several seeds."""
+        rows = dict.fromkeys(row for row, _ in map(split_run, self.runs))
+        return [row for row in rows if len(self.seeds_of(row)) > 1]

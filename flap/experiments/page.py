@@ -116,7 +116,7 @@ def _curves(study: Study) -> Mapping[str, pd.DataFrame]:
     config = study.config
     return {
         config.rows[row].says: pd.read_csv(
-            study.histories / f"{run_name(row, config.seeds[0])}.csv"
+            study.histories / f"{run_name(row, config.seeds_of(row)[0])}.csv"
         )
         for row in config.repeated
     }

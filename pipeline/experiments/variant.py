@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from flap.core.config import load_section, read_params
 from flap.core.errors import UserError
 from flap.core.shards import atomic_path
-from flap.experiments.config import ExperimentsConfig
+from flap.experiments.config import ExperimentsConfig, split_run
 from flap.experiments.variant import variant
 from flap.model.config import EncoderConfig, ModelConfig
 from flap.pretrain.config import PretrainConfig
@@ -22,7 +22,8 @@ def main(rows: PathOption, out: PathOption) -> None:
     config = load_section(rows, "experiments", ExperimentsConfig)
     params = read_params(PARAMS)
     shutil.rmtree(out, ignore_errors=True)
-    for name, (row, seed) in config.runs.items():
+    for name in config.runs:
+        row, seed = split_run(name)
         path = out / f"{name}.yaml"
         with atomic_path(path) as temporary, temporary.open("w") as file:
             YAML(typ="safe", pure=True).dump(variant(params, config, row, seed), file)
