@@ -30,6 +30,13 @@ FRONT_END = {
 SPLITS = ("train", "train", "train", "val", "test")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first, so that no worker is left alone with one at the end."""
+    marked = (item for item in items if item.get_closest_marker("slow"))
+    slow = {item.path for item in marked}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """CLIPS, MELS, CAPTIONS and an empty AUDIT of the dataset `toy`.

@@ -11,15 +11,12 @@ from captions_inputs import write_checkpoint
 from conftest import FRONT_END, Corpus
 from fake_llm_server import Behaviour, fake_llm_server
 from ruamel.yaml import YAML
-from small_models import CAPTIONS, ENCODER, MODEL, TEXT
+from small_models import ENCODER, save_untrained_flap
 from test_clap import make_clap
 from test_processor import tone
 
 from flap.core.config import read_params
-from flap.model.flap import build_flap
 from flap.model.tagger import Tagger, save_tagger
-from flap.model.text_encoder import build_tokenizer
-from flap.processor.processor import build_processor
 
 soundfile = pytest.importorskip("soundfile")
 ROOT = Path(__file__).parents[1]
@@ -45,13 +42,7 @@ def run(script: str, *arguments: object, status: int = 0, cwd: Path = ROOT, **en
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A FLAP that has learned nothing, with its processor, as `pretrain` leaves them."""
-    torch.manual_seed(0)
-    flap = build_flap(ENCODER, MODEL, with_decoder=False)
-    flap.save_pretrained(tmp_path / "model")
-    tokenizer = build_tokenizer(TEXT, CAPTIONS)
-    build_processor(flap, tokenizer, FRONT_END).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return save_untrained_flap(tmp_path / "model", FRONT_END)
 
 
 def test_own_recordings_get_enriched_captions(tmp_path: Path) -> None:
