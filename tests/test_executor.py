@@ -12,7 +12,7 @@ from flap.core.executor import run_each
 
 
 def acting(folder: Path) -> Callable[[str], None]:
-    """A function that is pickled by value, because workers of a cluster cannot import this module."""
+    """A function pickled by value, because workers of a cluster cannot import this module."""
 
     def act(item: str) -> None:
         marker = folder / "died"

@@ -2,8 +2,8 @@
 
 Ray places the ranks on its cluster, watches them, and restarts all ranks if one dies. The ranks
 resume from FLAP's checkpoints in the project's folder, which all machines share. If a rank ends
-with a `UserError`, a restart would end with the same error. The run therefore stops, and the message is
-shown once.
+with a `UserError`, a restart would end with the same error. The run therefore stops, and the
+message is shown once.
 """
 
 import os
