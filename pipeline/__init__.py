@@ -1,1 +1,1 @@
-"""One module a stage: read parameters and tables, call flap, write tables."""
+"""One module for each stage: read parameters and tables, call flap, write tables."""

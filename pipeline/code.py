@@ -1,7 +1,7 @@
-"""Stage `code`: imports → data/code/STAGE, the modules that decide each stage's result.
+"""Stage `code`: imports → data/code/STAGE, hashes of the modules that decide each stage's result.
 
-DVC runs this stage each time. A stage runs again if its file has changed, and `dvc diff` names
-the file.
+DVC always runs this stage. Another stage runs again if its file in data/code has changed, and
+`dvc diff` names that file.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ _NO_STAGE = {"__init__", "code", "stage"}
 
 
 def main(out: PathOption) -> None:
-    """Write one file a stage; a line is the hash and the name of a module or data file."""
+    """Write one file for each stage. Each line has the hash and name of a module or data file."""
     out.mkdir(parents=True, exist_ok=True)
     stages = stage_names()
     for stage in stages:
@@ -23,7 +23,7 @@ def main(out: PathOption) -> None:
 
 
 def stage_names(root: Path = ROOT) -> list[str]:
-    """Stages of dvc.yaml and experiments/dvc.yaml, by their modules."""
+    """Module names of the stages in dvc.yaml and experiments/dvc.yaml."""
     folders = (root / "pipeline", root / "pipeline/experiments")
     found = {file.stem for folder in folders for file in folder.glob("*.py")}
     return sorted(found - _NO_STAGE)

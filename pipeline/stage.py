@@ -1,4 +1,4 @@
-"""How every stage starts: command line by typer, errors without traceback, counts."""
+"""Start of every stage: command line by typer, errors without a traceback, row counts."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 def run(main: Callable[..., Any]) -> None:
-    """Run `main` with its arguments from the command line; its docstring is the help."""
+    """Run `main` with arguments from the command line. The docstring of `main` is the help text."""
     exit_with_parent()
     exit_on_sigterm()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -43,28 +43,32 @@ def report_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _end(str(error))
+        _exit_with(str(error))
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _end(f"{where}no space left on the disk; free some, run again")
+        _exit_with(f"{where}no space left on the disk; free some, run again")
     except KeyboardInterrupt:
         typer.echo("interrupted; what is finished is kept, run again to go on", err=True)
         sys.exit(INTERRUPTED)
 
 
-def _end(message: str) -> NoReturn:
-    """Exit 1 with a message. A training process hands it to the launcher, which shows it once."""
+def _exit_with(message: str) -> NoReturn:
+    """Exit 1 with a message. In a training process, the launcher shows the message, once."""
     if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        reply = {"message": message, "timestamp": int(time.time())}
-        Path(error_file).write_text(json.dumps(reply))
+        content = {"message": message, "timestamp": int(time.time())}
+        Path(error_file).write_text(json.dumps(content))
     else:
         typer.echo(f"error: {message}", err=True)
     sys.exit(1)
 
 
 def print_counts(stage: str, rows_in: int, rows_out: int, rejected: int) -> None:
-    """Print the counts in one line; a row that is lost is a bug, so it raises."""
+    """Print the counts in one line.
+
+    Raises:
+        AssertionError: a row was lost.
+    """
     typer.echo(f"{stage}: {rows_in} in = {rows_out} out + {rejected} rejected")
     assert rows_in == rows_out + rejected, f"{stage}: {rows_in} rows in, not all accounted for"

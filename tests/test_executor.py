@@ -12,7 +12,7 @@ from flap.core.executor import run_each
 
 
 def acting(folder: Path) -> Callable[[str], None]:
-    """A function that travels by value, for a cluster's workers do not know this module."""
+    """A function pickled by value, because workers of a cluster cannot import this module."""
 
     def act(item: str) -> None:
         marker = folder / "died"
@@ -43,7 +43,7 @@ def test_every_item_has_an_outcome(
     pytest.importorskip({"processes": "joblib", "dask": "distributed"}.get(engine, engine))
     monkeypatch.setenv("FLAP_EXECUTOR", engine)
     monkeypatch.chdir(tmp_path)
-    items = ITEMS if engine == "processes" else [*ITEMS, "die"]  # a cluster tries that again
+    items = ITEMS if engine == "processes" else [*ITEMS, "die"]  # a cluster retries it
     outcomes = dict(run_each(acting(tmp_path), items))
     assert set(outcomes) == set(items)
     assert isinstance(outcomes.pop("bad"), ValueError)
@@ -51,7 +51,7 @@ def test_every_item_has_an_outcome(
     assert {path.stem for path in tmp_path.glob("*.out")} == set(outcomes)
 
 
-def test_a_killed_process_is_the_outcome_of_what_had_not_ended(
+def test_a_killed_process_is_the_outcome_of_the_items_in_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLAP_JOBS", "2")
@@ -69,7 +69,7 @@ def test_a_killed_process_is_the_outcome_of_what_had_not_ended(
         ("FLAP_JOBS", "0", "FLAP_JOBS=0: expected a number"),
     ],
 )
-def test_what_makes_no_sense_is_said(
+def test_a_wrong_variable_is_named(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -77,7 +77,7 @@ def test_what_makes_no_sense_is_said(
         list(run_each(print, ["x"]))
 
 
-def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAP_EXECUTOR", "ray")
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UserError, match=r"ray is not installed.*\[ray\]"):
@@ -95,7 +95,7 @@ def test_others_go_on_when_a_process_is_killed(
     assert sum(error is not None for _, error in outcomes) < 50  # those at work, or just ended
 
 
-def test_an_error_that_cannot_travel_is_told(
+def test_an_error_that_cannot_be_pickled_keeps_its_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class LocalError(Exception):
@@ -112,7 +112,7 @@ def test_an_error_that_cannot_travel_is_told(
 
 @pytest.mark.engine
 @pytest.mark.parametrize("engine", ["ray", "dask"])
-def test_no_more_at_a_time_than_asked_for(
+def test_max_jobs_limits_the_items_at_a_time(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLAP_EXECUTOR", engine)

@@ -1,4 +1,4 @@
-"""The flow on toy DVC workspaces: order, logs, failure, interruption; and its server's errors."""
+"""The flow on toy DVC workspaces: order, logs, failures, interruption; errors of the server."""
 
 import logging
 import os
@@ -63,14 +63,14 @@ def run_flow(**parameters: object) -> State[None]:
     return flow.flap(**parameters, return_state=True)
 
 
-def test_the_graph_is_dvcs_own_with_needs_before_stages(workspace: Path) -> None:
+def test_the_graph_lists_each_stage_after_its_dependencies(workspace: Path) -> None:
     graph = dvc_graph.read_graph()
     assert list(graph.dependencies) == ["sources@demo", "audio", "retrieval", "sources@other"]
     assert graph.dependencies["retrieval"] == ("audio",)
     assert graph.outs["audio"] == ("audio.mels",)
 
 
-def test_targets_bring_what_they_need_and_may_be_groups_or_outputs(workspace: Path) -> None:
+def test_targets_may_be_groups_or_outputs_and_include_their_dependencies(workspace: Path) -> None:
     assert list(dvc_graph.read_graph(["audio.mels"]).dependencies) == ["sources@demo", "audio"]
     assert list(dvc_graph.read_graph(["sources"]).dependencies) == ["sources@demo", "sources@other"]
     with pytest.raises(UserError, match="nonsense"):
@@ -91,7 +91,7 @@ def test_stages_run_in_order_and_their_lines_are_logged(
 
 
 @pytest.mark.slow
-def test_a_failed_stage_is_named_and_what_needs_it_does_not_run(
+def test_a_failed_stage_is_named_and_its_dependents_do_not_run(
     prefect: None, workspace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_stages(workspace, "echo the disk is on fire && false")
@@ -108,9 +108,9 @@ def test_a_failed_stage_is_named_and_what_needs_it_does_not_run(
 
 
 @pytest.mark.slow
-def test_a_stage_waits_for_another_dvc_but_a_failure_is_final(prefect: None) -> None:
+def test_a_stage_is_retried_while_dvc_is_busy_but_not_after_a_failure(prefect: None) -> None:
     class Scripted(Children):
-        """Exits with one code after the other, each with its last line."""
+        """Children that end with the given exit codes and last lines, in order."""
 
         def __init__(self, *ends: tuple[int, str]) -> None:
             super().__init__()
@@ -135,7 +135,7 @@ def test_an_interrupted_run_leaves_no_process_behind(prefect: None, workspace: P
     root = Path(__file__).parents[1]
     environ = {**os.environ, "PYTHONPATH": str(root), "PREFECT_API_URL": PREFECT_API_URL.value()}
     argv = [sys.executable, "-m", "pipeline.flows.flow", "audio"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a CI may have it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may ignore SIGINT
     process = subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     signal.signal(signal.SIGINT, before)
     try:
@@ -149,7 +149,7 @@ def test_an_interrupted_run_leaves_no_process_behind(prefect: None, workspace: P
     assert not is_running(pid)
 
 
-def test_ending_reaches_descendants_in_other_sessions(
+def test_end_also_ends_descendants_in_other_sessions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "INTERRUPT_SECONDS", 0.5)
@@ -165,14 +165,14 @@ def test_ending_reaches_descendants_in_other_sessions(
         group.start(["true"], os.environ)
 
 
-def test_a_leftover_that_holds_the_output_open_is_killed() -> None:
+def test_a_background_process_that_keeps_the_output_open_is_killed() -> None:
     lines: list[str] = []
     script = "sleep 300 & echo $!; exit 3"
     assert Children().run(["sh", "-c", script], os.environ, lines.append) == 3
     assert not is_running(int(lines[0]))
 
 
-def test_a_child_ends_when_we_are_killed_outright(tmp_path: Path) -> None:
+def test_a_child_ends_when_its_parent_gets_sigkill(tmp_path: Path) -> None:
     child = f"['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 300']"
     script = "import os; from flap.core.processes import Children as C; "
     script += f"C().run({child}, os.environ, print)"
@@ -183,14 +183,14 @@ def test_a_child_ends_when_we_are_killed_outright(tmp_path: Path) -> None:
     assert not is_running(pid)
 
 
-def test_stages_use_this_interpreter_whatever_the_path() -> None:
+def test_stages_use_this_interpreter_on_any_path() -> None:
     environ = flow.stage_environment({"PATH": "/elsewhere"})
     assert environ["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/elsewhere"]
 
 
-def test_a_taken_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(serve, "_handle_stops", lambda handler: None)  # pytest keeps its own
+    monkeypatch.setattr(serve, "_handle_stop_signals", lambda handler: None)  # pytest has its own
     (tmp_path / "prefect.yaml").touch()
     with HTTPServer((serve.HOST, 0), BaseHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
@@ -209,7 +209,7 @@ def wait_for_text(path: Path, seconds: float = 40.0) -> str:
 
 
 def is_running(pid: int) -> bool:
-    """After a moment for the kill to arrive; zombies are dead, some containers bury none."""
+    """Whether the process still runs after 5 s. A zombie is dead: some containers reap none."""
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
         try:

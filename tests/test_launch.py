@@ -1,4 +1,4 @@
-"""The launcher: environment → torchrun, workers that die, and two hosts that find each other."""
+"""The launcher: arguments of torchrun, workers that die, and runs on two hosts."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_slurm_describes_a_step_of_several_nodes() -> None:
         "SLURM_STEP_NODELIST": "gpu[07-09,12],login3",
         "SLURM_JOB_ID": "1234567",
         "SLURM_NODEID": "0",
-        "FLAP_INTERFACE": LOOPBACK.name,  # such names are in nobody's DNS
+        "FLAP_INTERFACE": LOOPBACK.name,  # the names of the nodes cannot be resolved here
     }
     assert topology(step) == Topology("4", "gpu07:24567", True, LOOPBACK)
     assert topology(step | {"SLURM_NODEID": "3"}) == Topology("4", "gpu07:24567", False, LOOPBACK)
@@ -118,10 +118,10 @@ def test_a_wrong_variable_is_named(environ: Mapping[str, str], error: str) -> No
         launch.command("m", [], environ, topology(environ), "/private")
 
 
-def test_a_name_that_leads_to_the_loopback_alone_is_refused(
+def test_a_head_that_resolves_to_the_loopback_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Debian gives a machine's own name the address 127.0.1.1; others could not come back."""
+    """On Debian, the own host name resolves to 127.0.1.1, which other nodes cannot reach."""
     resolve = launch.topology.__globals__["socket"].getaddrinfo
     monkeypatch.setattr(
         "socket.getaddrinfo", lambda host, port, **more: resolve("127.0.1.1", port, **more)
@@ -143,7 +143,7 @@ def test_a_joining_node_runs_the_command_of_the_stage(monkeypatch: pytest.Monkey
 
 @dataclass
 class Run:
-    """A launcher, or one in a network namespace, whose output goes to a file."""
+    """A launcher, possibly in a network namespace, whose output goes to a file."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -215,7 +215,7 @@ def is_complete(folder: Path) -> bool:
     return steps == list(range(1, len(steps) + 1)) and not checkpointed(folder)
 
 
-ONE_RANK_OBJECTS = """
+ONE_RANK_FAILS = """
 import torch
 from flap.core.errors import UserError
 from flap.training.distributed import mean_over_ranks, world_from_environment
@@ -232,7 +232,7 @@ with report_errors(), world_from_environment() as world:
 
 @pytest.mark.slow
 def test_a_message_to_the_user_is_shown_once_and_ends_the_run(tmp_path: Path) -> None:
-    (tmp_path / "stage.py").write_text(ONE_RANK_OBJECTS)
+    (tmp_path / "stage.py").write_text(ONE_RANK_FAILS)
     argv = [sys.executable, "-m", "pipeline.launch", "stage"]
     with started(argv, tmp_path, "run", FLAP_NPROC="3") as run:
         assert run.wait() == 1

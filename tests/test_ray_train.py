@@ -1,4 +1,4 @@
-"""Ray Train in torchrun's place: the same weights, ranks that die, and how a run ends."""
+"""Ray Train instead of torchrun: the same weights, ranks that die, and the end of a run."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 from conftest import Corpus
 from test_launch import (
     COMMAND,
-    ONE_RANK_OBJECTS,
+    ONE_RANK_FAILS,
     STARTS,
     Run,
     checkpointed,
@@ -50,7 +50,7 @@ run(main)
         ({}, True, "FLAP_LAUNCHER=ray: nodes join Ray's cluster"),
     ],
 )
-def test_a_variable_that_makes_no_sense_is_named(
+def test_a_wrong_variable_is_named(
     environ: dict[str, str], joins: bool, error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in ({"FLAP_LAUNCHER": "ray"} | environ).items():
@@ -60,7 +60,7 @@ def test_a_variable_that_makes_no_sense_is_named(
         launch.launch("m", [], joins=joins)
 
 
-def test_ray_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAP_LAUNCHER", "ray")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -91,7 +91,7 @@ def rank(folder: Path, number: int) -> psutil.Process:
 
 
 @pytest.mark.engine
-def test_a_rank_that_died_alters_no_weight_and_neither_does_ray(corpus: Corpus) -> None:
+def test_weights_equal_torchruns_after_a_rank_died(corpus: Corpus) -> None:
     folder = project(corpus, epochs=20, dropout=0.1)
     argv = [sys.executable, *COMMAND[1:]]
     here = {"FLAP_LAUNCHER": "ray", "RAY_ADDRESS": "", "FLAP_NPROC": "2"} | OFTEN
@@ -113,7 +113,7 @@ def test_a_rank_that_died_alters_no_weight_and_neither_does_ray(corpus: Corpus) 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    """A cluster that was there before us: two nodes, on this machine, with room for a rank each."""
+    """A running cluster of two nodes on this machine; each node has resources for one rank."""
     made = pytest.importorskip("ray.cluster_utils").Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
     )
@@ -134,7 +134,7 @@ def launched(stage: str, folder: Path, cluster: dict[str, str]) -> AbstractConte
 def test_ranks_of_two_nodes_meet_and_a_message_to_the_user_is_shown_once(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:
-    with launched(ONE_RANK_OBJECTS, tmp_path, cluster) as run:
+    with launched(ONE_RANK_FAILS, tmp_path, cluster) as run:
         assert run.wait() == 1
     assert run.output.count("error: no such thing; mend it\n") == 1, run.output
     assert run.output.count("no such thing; mend it") == 1, run.output

@@ -30,7 +30,7 @@ Gradients = dict[str, torch.Tensor]
 
 
 def ceilings(bench: Bench) -> None:
-    """What this very card does at most, of which a step is a part."""
+    """Peak rates of this card: matrix products, and copies from the CPU."""
     device, size = bench.setting.device, 256 if bench.setting.tiny else 8192
     left, right = torch.randn(2, size, size, device=device, dtype=torch.bfloat16)
     windows = bench.setting.windows(bench.setting.batch).mel_BCTF
@@ -46,13 +46,13 @@ def ceilings(bench: Bench) -> None:
 
 
 def _done(result: torch.Tensor) -> None:
-    """Wait for it."""
+    """Wait until the device has computed `result`."""
     if result.is_cuda:
         torch.cuda.synchronize()
 
 
 def precision(bench: Bench) -> None:
-    """bf16 on a CPU, where there is no GPU, is PyTorch's autocast there."""
+    """Errors against float32 on the CPU. Without a GPU, bf16 is autocast on the CPU."""
     setting = bench.setting
     release(setting.device)
     model = setting.fresh_model(dropout=False).train()
@@ -72,7 +72,7 @@ def precision(bench: Bench) -> None:
 
 
 def _arguments(bench: Bench, model: FlapModel) -> dict[str, torch.Tensor]:
-    """Of the model, for a small masked batch, on the CPU."""
+    """Arguments of the model for a small masked batch, on the CPU."""
     setting = bench.setting
     pairs = setting.precise_batch
     mask = setting.pretrain("2d", pairs).mask
@@ -116,7 +116,7 @@ def loader(bench: Bench) -> None:
     bench.report.ratios["data_wait"] = waited
     bench.report.ratios["loaded"] = speed.clips_per_second / fed.clips_per_second
     workers = bench.setting.loader_workers
-    bench.report.note("loader", **speed.told(), compiled=compiled, workers=workers)
+    bench.report.note("loader", **speed.as_dict(), compiled=compiled, workers=workers)
 
 
 def fused(bench: Bench) -> None:
@@ -125,13 +125,13 @@ def fused(bench: Bench) -> None:
     fed = bench.speed("2d", compiled=compiled)
     bench.report.ratios["fused_data_wait"] = waited
     bench.report.ratios["fused"] = speed.clips_per_second / fed.clips_per_second
-    bench.report.note("fused", **speed.told(), compiled=compiled)
+    bench.report.note("fused", **speed.as_dict(), compiled=compiled)
 
 
 def _from_disk(setting: Setting, compiled: bool) -> tuple[Speed, float]:
-    """Speed under the 2-D mask, and the share of the time that steps waited.
+    """Speed under the 2-D mask, and the share of time that steps waited for data.
 
-    Of the second half of the steps: the first also uses up what workers read ahead meanwhile.
+    Only the second half of the steps counts: the first half uses batches that were read ahead.
     """
     steps = setting.loader_steps
     with tempfile.TemporaryDirectory() as name:

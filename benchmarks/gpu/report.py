@@ -1,4 +1,4 @@
-"""What was found so far, on the screen and in a file."""
+"""Results so far, on the screen and in a file."""
 
 import json
 import math
@@ -31,7 +31,7 @@ class Report:
         return time.perf_counter() - self._began
 
     def note(self, section: str, **values: Any) -> None:
-        """Say on the screen what a section found, and keep it."""
+        """Print and keep the results of a section."""
         self.found.setdefault(section, {}).update(values)
         self.say(f"{section}: {json.dumps(_plain(values))[:300]}")
 
@@ -58,7 +58,7 @@ def _machine(setting: Setting) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """With four digits of each number, and null for what is not known."""
+    """The value with four digits for each number, and null for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

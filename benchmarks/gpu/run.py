@@ -1,4 +1,4 @@
-"""The sections one after the other, as far as time goes; what fails does not stop the rest."""
+"""Run the sections in order while time is left. A failed section does not stop the others."""
 
 import json
 import traceback

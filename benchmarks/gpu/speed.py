@@ -20,7 +20,7 @@ class Bench:
         self._speeds: dict[tuple[str, bool], Speed] = {}
 
     def speed(self, mask: str, *, compiled: bool = False) -> Speed:
-        """Of `setting.batch` pairs, measured when it is first asked for."""
+        """Speed for `setting.batch` pairs, measured at the first call."""
         key = (mask, compiled)
         if key not in self._speeds:
             kernels: dict[str, Any] = {}
@@ -28,7 +28,7 @@ class Bench:
             speed = measure(self.setting, mask, batch=batch, compiled=compiled, kernels=kernels)
             self._speeds[key] = speed
             section = "compiled" if compiled else "step"
-            self.report.note(section, **{mask: speed.told() | kernels})
+            self.report.note(section, **{mask: speed.as_dict() | kernels})
         return self._speeds[key]
 
     def is_measured(self, mask: str, *, compiled: bool) -> bool:
@@ -73,7 +73,7 @@ def largest(bench: Bench) -> None:
 
 
 def _largest(bench: Bench, mask: str) -> Speed:
-    """Foretold by the peaks of two sizes, and run; where that fails, a little less."""
+    """Predict the largest batch from the peaks of two sizes; if it fails, try less."""
     setting = bench.setting
     sizes = (setting.batch // 4, setting.batch // 2)
     peaks = []
@@ -83,16 +83,16 @@ def _largest(bench: Bench, mask: str) -> Speed:
     of_clip = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
     fixed = peaks[0] - sizes[0] * of_clip
     grid, on_cuda = max(1, setting.batch // GRID), setting.device.type == "cuda"
-    foretold = int((_free_gib(setting.device) - fixed) / of_clip) if on_cuda else sizes[1]
-    about = {"foretold": foretold, "mib_a_clip": of_clip * 1024, "fixed_gib": fixed}
-    size = foretold // grid * grid + grid * on_cuda
+    predicted = int((_free_gib(setting.device) - fixed) / of_clip) if on_cuda else sizes[1]
+    about = {"foretold": predicted, "mib_a_clip": of_clip * 1024, "fixed_gib": fixed}
+    size = predicted // grid * grid + grid * on_cuda
     for _ in range(TRIES):
         speed = _if_it_fits(setting, mask, size)
         if speed is not None:
-            bench.report.note("largest", **{mask: speed.told() | about})
+            bench.report.note("largest", **{mask: speed.as_dict() | about})
             return speed
         size -= grid
-    raise RuntimeError(f"{mask}: {size + grid} pairs are too many yet, foretold were {foretold}")
+    raise RuntimeError(f"{mask}: {size + grid} pairs do not fit; the prediction was {predicted}")
 
 
 def _if_it_fits(setting: Setting, mask: str, size: int) -> Speed | None:
@@ -103,7 +103,7 @@ def _if_it_fits(setting: Setting, mask: str, size: int) -> Speed | None:
 
 
 def _free_gib(device: torch.device) -> float:
-    """What one process can have of the GPU."""
+    """GPU memory that this process can use."""
     release(device)
     return (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)) / 2**30
 
@@ -112,27 +112,27 @@ def cached(bench: Bench) -> None:
     setting = bench.setting
     how = {"batch": setting.big_batch, "micro_batch": setting.batch, "warm_up": 1, "steps": 3}
     speed = measure(setting, "2d", **how)
-    bench.report.note("cached", **speed.told(), micro_batch=setting.batch)
+    bench.report.note("cached", **speed.as_dict(), micro_batch=setting.batch)
     bench.report.ratios["cached_2304"] = over(speed, bench.speed("2d"))
 
 
 def reconstruction(bench: Bench) -> None:
     speed = measure(bench.setting, "2d", batch=bench.setting.batch, reconstruction=True)
-    bench.report.note("reconstruction", **speed.told())
+    bench.report.note("reconstruction", **speed.as_dict())
     bench.report.ratios["reconstruction"] = over(speed, bench.speed("2d"))
 
 
 def long_captions(bench: Bench) -> None:
     how = {"batch": bench.setting.batch, "tokens": bench.setting.long_tokens}
     speeds = {mask: measure(bench.setting, mask, **how) for mask in ("2d", "unmasked")}
-    bench.report.note("long_captions", **{mask: each.told() for mask, each in speeds.items()})
+    bench.report.note("long_captions", **{mask: each.as_dict() for mask, each in speeds.items()})
     bench.report.ratios["long_captions_masked_2d"] = over(speeds["2d"], speeds["unmasked"])
 
 
 def resident(bench: Bench) -> None:
     setting = bench.setting
     speed = measure(setting, "2d", batch=setting.batch, windows_on=setting.device)
-    bench.report.note("resident", **speed.told())
+    bench.report.note("resident", **speed.as_dict())
     bench.report.ratios["resident_2d"] = over(speed, bench.speed("2d"))
 
 

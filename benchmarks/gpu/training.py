@@ -1,4 +1,4 @@
-"""Runs of the training loop's own steps, timed, and what they hold and where their time goes."""
+"""Timed steps of the training loop: speed, memory, and the kernels that take the time."""
 
 import gc
 import math
@@ -39,7 +39,7 @@ class Speed:
     first_seconds: float
     retries: int  # allocations that had to wait for others to be freed
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -90,7 +90,7 @@ class Training:
         return iter(self.trainer.batches(range(steps)))
 
     def run(self, steps: int, batches: Iterator[Batch]) -> list[StepMetrics]:
-        """What each of the next `steps` steps took."""
+        """Run the next `steps` steps; returns the metrics of each."""
         readings, batches = [], self._meter.time_waits(batches)
         for _ in range(steps):
             self._meter.start()
@@ -114,7 +114,7 @@ def measure(
     """The speed of training from memory; `how` as of `Training`.
 
     Args:
-        kernels: where to say what takes the GPU's time; None: it is not looked at.
+        kernels: receives the busiest kernels of the GPU; None: no profile.
     """
     training = Training(setting, mask, **how)
     batches = training.from_memory(windows_on)
@@ -161,7 +161,7 @@ def busiest_kernels(training: Training, batches: Iterator[Batch], seconds: float
 
 
 def release(device: torch.device) -> None:
-    """Give back what earlier models held, and forget how much that was."""
+    """Free the memory of earlier models, and reset the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,7 +1,8 @@
-"""Child processes that never outlive us, and the signals that end us.
+"""Child processes that never outlive this process, and the signals that end it.
 
-A child runs under `supervisor.py`, in a session of its own. Ctrl-C in the terminal reaches it
-only through us. If we are killed, the supervisor ends the child with everything it started.
+A child runs under `supervisor.py`, in a separate session. Ctrl-C in the terminal reaches the child
+only through this process. If this process is killed, the supervisor ends the child and all its
+descendants.
 """
 
 import ctypes
@@ -16,7 +17,7 @@ from typing import IO, Any
 
 from flap.core import supervisor
 
-SIGNALLED = 128  # plus n is the exit code after signal n
+SIGNALLED = 128  # the exit code after signal n is 128 + n
 INTERRUPT_SECONDS, GRACE_SECONDS = 10.0, 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -35,7 +36,7 @@ def exit_on_sigterm() -> None:
 def supervised(
     argv: Sequence[str], env: Mapping[str, str], grace_seconds: float = GRACE_SECONDS, **popen: Any
 ) -> "subprocess.Popen[Any]":
-    """Start `argv` under a supervisor, standard error with standard output.
+    """Start `argv` under a supervisor, with standard error in standard output.
 
     Args:
         grace_seconds: time between SIGTERM and SIGKILL.
@@ -65,11 +66,11 @@ def end(process: "subprocess.Popen[Any]", grace_seconds: float = GRACE_SECONDS) 
 
 
 class Stopped(Exception):
-    """The child was not started, because the run is over."""
+    """The child was not started, because the run has ended."""
 
 
 class Children:
-    """Children of one run; `end` ends the live ones and lets none start afterwards."""
+    """Child processes of one run. `end` ends the live children; afterwards none can start."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -79,7 +80,7 @@ class Children:
     def start(
         self, argv: Sequence[str], env: Mapping[str, str], output: int | IO[str] | None = None
     ) -> "subprocess.Popen[str]":
-        """Start `argv`, both streams to `output` (as Popen's stdout).
+        """Start `argv` with both streams to `output`, which is as stdout of Popen.
 
         Raises:
             Stopped: `end` was called.
@@ -94,9 +95,9 @@ class Children:
     def run(
         self, argv: Sequence[str], env: Mapping[str, str], on_line: Callable[[str], None]
     ) -> int:
-        """Run `argv` to its end, each line of output through `on_line`; the exit code.
+        """Run `argv`, call `on_line` with each line of output, and return the exit code.
 
-        An exception, such as KeyboardInterrupt, ends the child.
+        An exception such as KeyboardInterrupt ends the child.
         """
         child = self.start(argv, env, subprocess.PIPE)
         assert child.stdout is not None
@@ -125,7 +126,7 @@ class Children:
 
 
 def _interrupt(child: "subprocess.Popen[str]") -> None:
-    """Let a child end by SIGINT, as by Ctrl-C: stages keep what is finished. Then end it."""
+    """Send SIGINT, so that a stage keeps its finished work; then end the child."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):

@@ -8,7 +8,7 @@ command, when that pipe closes (`kill -9` of the starter closes it too) or when 
 exits. It also removes the shared memory that those processes had mapped. It exits with the
 command's exit code, or with 128 + n after signal n.
 
-`flap.core.processes` starts supervisors. This file imports nothing of FLAP: it starts at once.
+`flap.core.processes` starts supervisors. This file imports nothing of FLAP, so it starts quickly.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ import psutil
 
 _SHARED_MEMORY = "/dev/shm/"
 _PR_SET_CHILD_SUBREAPER = 36
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def main() -> int:
@@ -40,8 +40,8 @@ def main() -> int:
     threading.Thread(target=_wait_for_end_of_pipe, args=(pipe_closed,), daemon=True).start()
     while command.poll() is None and not pipe_closed.is_set():
         with suppress(subprocess.TimeoutExpired):
-            command.wait(_LOOK_SECONDS)
-        segments |= shared_memory(family(os.getpid()))  # a process that crashes leaves no list
+            command.wait(_POLL_SECONDS)
+        segments |= shared_memory(family(os.getpid()))  # a crashed process has no list
     end_family(os.getpid(), float(grace_seconds), segments)
     code = command.wait()
     return code if code >= 0 else 128 - code
@@ -92,7 +92,7 @@ def shared_memory(processes: list[psutil.Process]) -> set[Path]:
 
 
 def is_live(process: psutil.Process) -> bool:
-    """Whether a process runs. A zombie is dead: only its parent has not noticed."""
+    """Whether a process runs. A zombie is dead; its parent has not waited for it yet."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

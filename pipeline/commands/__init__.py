@@ -1,1 +1,1 @@
-"""Commands beside the stages: publish, compare, summary."""
+"""Commands that are not stages: publish, compare, summary."""

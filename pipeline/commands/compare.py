@@ -1,4 +1,4 @@
-"""RANKS of two benchmarks → differences of the models' scores, with intervals."""
+"""RANKS of two benchmarks → differences between the scores of their models, with intervals."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The last lines of `make repro`: the scores of the last run, and the report's path."""
+"""Print the last lines of `make repro`: the scores of the last run and the path of the report."""
 
 import json
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""When stages run: the Prefect flow, its server and worker."""
+"""Prefect: the flow that runs the stages, its server and its worker."""

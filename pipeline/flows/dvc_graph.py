@@ -1,4 +1,4 @@
-"""What DVC knows of this workspace: the stages, what they need and write, and the scores."""
+"""DVC's view of this workspace: the stages, their dependencies and outputs, and the scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +12,20 @@ from flap.core.metrics import flatten_metrics
 
 @dataclass(frozen=True)
 class Graph:
-    """Stages by address (`audio@demo`), each after those it needs."""
+    """Stages by address (`audio@demo`). Each stage comes after its dependencies."""
 
     dependencies: dict[str, tuple[str, ...]]
     outs: dict[str, tuple[str, ...]]
 
 
 def read_graph(targets: Sequence[str] | None = None) -> Graph:
-    """The stages of dvc.yaml in the current folder, or `targets` and what they need.
+    """The stages of dvc.yaml in the current folder, or only `targets` and their dependencies.
 
-    A target is what `dvc repro` takes: a stage, a group of a `foreach`, or an output.
+    Args:
+        targets: stages, `foreach` groups or outputs, as for `dvc repro`.
 
     Raises:
-        UserError: no DVC workspace here, a broken dvc.yaml, or an unknown target.
+        UserError: this folder is no DVC workspace, dvc.yaml is broken, or a target is unknown.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -51,7 +52,7 @@ def _ordered(graph: "nx.DiGraph[Any]") -> Graph:
 
 
 def read_scores() -> dict[str, dict[str, float]]:
-    """File → score → value, for each file that `dvc metrics show` lists; nesting as a.b."""
+    """File → score → value, for each file of `dvc metrics show`. Nested scores are named a.b."""
     from dvc.repo import Repo
 
     with Repo() as repo:

@@ -1,14 +1,14 @@
 """The Prefect flow `flap`: the stages of dvc.yaml, one task each.
 
-DVC decides what runs, from the graph it reads itself; Prefect decides when, and reports.
+DVC decides which stages run. Prefect decides when they run, and reports.
 
-1. `read_graph` asks DVC for the stages and what each depends on.
-2. Each stage becomes a task that runs `dvc repro --single-item <stage>` and sends its output
-   to the run's log, line by line.
-3. The scores that `dvc metrics` knows become the artifact `scores`.
+1. `read_graph` reads the stages and their dependencies from DVC.
+2. Each stage becomes a task. The task runs `dvc repro --single-item <stage>` and writes its output
+   to the log of the run, line by line.
+3. The scores of `dvc metrics` become the artifact `scores`.
 
-`python -m pipeline.flows.flow` runs it here and now: on the server of `make serve` if that is up,
-else on a temporary one.
+`python -m pipeline.flows.flow` runs the flow at once. It uses the server of `make serve` if that is
+up, else a temporary server.
 """
 
 import os
@@ -35,7 +35,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flap.core.errors import UserError
 from flap.core.processes import Children
 from pipeline.flows.dvc_graph import Graph, read_graph, read_scores
-from pipeline.flows.serve import is_ours
+from pipeline.flows.serve import is_this_project
 from pipeline.stage import run
 
 TAIL_LINES = 20
@@ -43,8 +43,8 @@ DVC_ERROR, DVC_BUSY = 255, ("' is busy, it is being blocked by", "Unable to acqu
 BUSY_RETRIES, BUSY_SECONDS = 6, 10.0
 DVC_ENV = {
     "DVC_NO_ANALYTICS": "1",
-    "PYTHONUNBUFFERED": "1",  # lines reach the log when they are printed
-    "TQDM_MININTERVAL": "10",  # a progress bar is a log line here
+    "PYTHONUNBUFFERED": "1",  # lines reach the log at once
+    "TQDM_MININTERVAL": "10",  # each update of a progress bar is a log line
 }
 
 
@@ -53,7 +53,7 @@ class StageFailed(Exception):
 
 
 class WorkspaceBusy(StageFailed):
-    """Another DVC process holds what the stage reads or writes."""
+    """Another DVC process holds the lock on a file that the stage reads or writes."""
 
 
 def _is_busy(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -65,7 +65,7 @@ def flap(targets: list[str] | None = None, force: bool = False, parallel: int = 
     """Run every stage that is not up to date.
 
     Args:
-        targets: Stages or outputs to bring up to date with what they need; default: all.
+        targets: Stages or outputs to bring up to date with their dependencies; default: all.
         force: Run the stages even if nothing changed.
         parallel: Stages that may run at the same time.
     """
@@ -78,9 +78,10 @@ def flap(targets: list[str] | None = None, force: bool = False, parallel: int = 
 
 
 def _run_stages(graph: Graph, force: bool, parallel: int) -> list[str]:
-    """Run all stages; what went wrong, a phrase a stage."""
+    """Run all stages; returns a phrase for each failure."""
     children = Children()
-    # In the graph's order, so that a waiting task never holds the thread of one it waits for.
+    # Tasks are submitted in the graph's order. A waiting task then never holds the thread that its
+    # dependency needs.
     pool: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parallel)
     with pool as runner:
         futures: dict[str, PrefectFuture[Any]] = {}
@@ -92,7 +93,7 @@ def _run_stages(graph: Graph, force: bool, parallel: int) -> list[str]:
                     wait_for=[futures[need] for need in needs],
                 )
             wait(list(futures.values()))
-        except BaseException:  # cancelled or interrupted: the tasks' threads cannot know
+        except BaseException:  # cancelled or interrupted: the tasks do not notice it
             children.end()
             raise
     states = {address: future.state for address, future in futures.items()}
@@ -110,10 +111,10 @@ def _run_stages(graph: Graph, force: bool, parallel: int) -> list[str]:
     retry_condition_fn=_is_busy,
 )
 def run_stage(address: str, force: bool, children: Children) -> None:
-    """Bring one stage up to date, its dependencies being so.
+    """Bring one stage up to date. Its dependencies must be up to date.
 
     Raises:
-        StageFailed: with the last lines that it printed.
+        StageFailed: the stage failed; the message has its last lines.
     """
     logger = get_run_logger()
     tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -131,14 +132,14 @@ def run_stage(address: str, force: bool, children: Children) -> None:
 
 
 def stage_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` in which `python` is this interpreter, and whose parameters are DVC's."""
+    """`environ` with this interpreter as `python`, and without FLAP_PARAMS, which DVC ignores."""
     here = str(Path(sys.executable).parent)
     own = {**DVC_ENV, "PATH": here + os.pathsep + environ.get("PATH", "")}
     return {name: value for name, value in environ.items() if name != "FLAP_PARAMS"} | own
 
 
 def _publish_scores(graph: Graph) -> None:
-    """The metrics as an artifact of the run: one row a number."""
+    """Publish the metrics as an artifact of the run, with one row for each number."""
     rows = [
         f"| {path} | {name} | {value:.4g} |"
         for path, scores in read_scores().items()
@@ -147,15 +148,15 @@ def _publish_scores(graph: Graph) -> None:
     lines = ["| file | score | value |", "|---|---|---:|", *rows] if rows else ["No metrics yet."]
     pages = [f"`{out}`" for out in graph.outs.get("report", ())]
     lines += ["", "Report: " + ", ".join(pages)] if pages else []
-    create_markdown_artifact("\n".join(lines), key="scores", description="what dvc metrics knows")
+    create_markdown_artifact("\n".join(lines), key="scores", description="scores of dvc metrics")
 
 
 def main(
     targets: Annotated[list[str] | None, typer.Argument(help="stages or outputs")] = None,
-    force: Annotated[bool, typer.Option(help="run even what has not changed")] = False,
+    force: Annotated[bool, typer.Option(help="run stages even if nothing changed")] = False,
     parallel: Annotated[int, typer.Option(min=1, help="stages at the same time")] = 1,
 ) -> None:
-    """Bring stages up to date as Prefect tasks of this process; default: all of them."""
+    """Bring stages up to date as Prefect tasks in this process; default: all stages."""
     try:
         with _server():
             flap(targets, force, parallel)
@@ -165,9 +166,9 @@ def main(
 
 @contextmanager
 def _server() -> Iterator[None]:
-    """The configured server if it answers, else a temporary one that ends with us."""
+    """Use the configured server if it answers, else a temporary server that ends with the block."""
     url = PREFECT_API_URL.value()
-    if url and is_ours(url):
+    if url and is_this_project(url):
         yield
         return
     settings = {PREFECT_API_URL: None, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}

@@ -1,7 +1,7 @@
 """Prefect for this project in one terminal: server, work pool, deployments, worker.
 
-Everything it keeps stands in `.prefect/`; everything it starts ends with it. A second terminal
-needs no exports, since Prefect reads prefect.toml from the current folder:
+All data of the server is in `.prefect/`. The server and the worker end with this command. A second
+terminal needs no variables, because Prefect reads prefect.toml from the current folder:
 
     prefect deployment run flap/full --watch
 """
@@ -26,7 +26,7 @@ from pipeline.stage import run
 
 HOST, PORT, POOL = "127.0.0.1", 4200, "flap"
 HOME = Path(".prefect")
-_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by a proxy
+_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 STARTUP_SECONDS, CANCEL_SECONDS = 120.0, 40.0
 
 
@@ -39,7 +39,7 @@ def main(
     HOME.mkdir(exist_ok=True)
     url = f"http://{HOST}:{port}/api"
     env = server_environment(os.environ, url)
-    _handle_stops(_interrupt)
+    _handle_stop_signals(_interrupt)
     server, clients = Children(), Children()
     try:
         _ensure_server(server, env, port)
@@ -50,8 +50,8 @@ def main(
         code = clients.start(_command(*worker), env).wait()
         raise UserError(f"the worker stopped by itself (exit {code})")
     except KeyboardInterrupt:
-        _handle_stops(signal.SIG_IGN)  # the cleaning up is bounded: let it end
-        typer.echo("cancelling what runs, then stopping the worker and the server")
+        _handle_stop_signals(signal.SIG_IGN)  # the cleanup takes limited time
+        typer.echo("cancelling the runs, then stopping the worker and the server")
         _cancel_runs(url)
     finally:
         clients.end()
@@ -59,7 +59,7 @@ def main(
 
 
 def server_environment(environ: Mapping[str, str], url: str) -> dict[str, str]:
-    """`environ` for server and worker: this project's home and URL, nothing sent elsewhere."""
+    """`environ` for server and worker: the project's own home and URL, and no telemetry."""
     return {
         **environ,
         "DO_NOT_TRACK": "1",
@@ -76,10 +76,10 @@ def is_healthy(url: str) -> bool:
 
 
 def _ensure_server(children: Children, env: Mapping[str, str], port: int) -> None:
-    """Start the server and wait for it, or take the one of this project that runs already."""
+    """Start the server and wait for it, or use the server of this project that already runs."""
     url = env["PREFECT_API_URL"]
     if _in_use(port):
-        if not is_ours(url):
+        if not is_this_project(url):
             raise UserError(
                 f"port {port} is in use by another program; "
                 f"stop it or choose one: python -m pipeline.flows.serve --port {port + 1}"
@@ -97,18 +97,18 @@ def _ensure_server(children: Children, env: Mapping[str, str], port: int) -> Non
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise UserError(f"the Prefect server did not start on port {port}:\n{tail}")
         time.sleep(0.3)
-    _close_lost_runs(url)
+    _mark_lost_runs_crashed(url)
 
 
-def _close_lost_runs(url: str) -> None:
-    """Call crashed what a killed server left as running: it would hold the only slot."""
+def _mark_lost_runs_crashed(url: str) -> None:
+    """Set runs that a killed server left as running to crashed: they would block new runs."""
     state = {"type": "CRASHED", "message": "the server or its worker was killed"}
     for run_id in _live_runs(url):
         _call(f"{url}/flow_runs/{run_id}/set_state", {"state": state, "force": True})
 
 
-def is_ours(url: str) -> bool:
-    """Whether the Prefect API at `url` is this project's: it keeps its data in our folder."""
+def is_this_project(url: str) -> bool:
+    """Whether the Prefect API at `url` belongs to this project, by the folder of its data."""
     settings = _call(f"{url}/admin/settings")
     return isinstance(settings, dict) and settings.get("home") == str(HOME.absolute())
 
@@ -120,29 +120,29 @@ def _in_use(port: int) -> bool:
 
 
 def _call(url: str, body: Mapping[str, Any] | None = None) -> Any:
-    """The JSON that a GET, or a POST of `body`, brings; None if nothing answers."""
+    """The JSON reply to a GET, or to a POST of `body`; None if no server answers."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with _DIRECTLY.open(request, timeout=5) as response:
+        with _NO_PROXY.open(request, timeout=5) as response:
             return json.load(response)
     except (OSError, ValueError):
         return None
 
 
 def _cancel_runs(url: str) -> None:
-    """Let the worker cancel its runs, so that they do not stand as running for ever."""
+    """Have the worker cancel its runs, so that they do not stay in the state running."""
     deadline = time.monotonic() + CANCEL_SECONDS
-    asked: set[str] = set()
+    requested: set[str] = set()
     while (runs := _live_runs(url)) and time.monotonic() < deadline:
-        for run_id in runs - asked:
+        for run_id in runs - requested:
             _call(f"{url}/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING"}})
-        asked |= runs
+        requested |= runs
         time.sleep(0.5)
 
 
 def _live_runs(url: str) -> set[str]:
-    """Runs of the deployment; a run of `python -m pipeline.flows.flow` has none."""
+    """Live runs of the deployment; runs of `python -m pipeline.flows.flow` have no deployment."""
     states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
     query = {"flow_runs": {"state": states}, "deployments": {"name": {"any_": ["full"]}}}
     return {found["id"] for found in _call(f"{url}/flow_runs/filter", query) or ()}
@@ -165,7 +165,9 @@ def _announce(port: int) -> None:
     typer.echo("  stop  Ctrl-C\n")
 
 
-def _handle_stops(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+def _handle_stop_signals(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
 

@@ -1,7 +1,7 @@
-"""torchrun, with errors for people.
+"""torchrun, with readable errors.
 
-A worker that dies is started again, with all others, as torchrun does. One that ends with a
-message to the user would end so again: the run is over, and the message is shown once.
+If a worker dies, torchrun restarts all workers. If a worker ends with a `UserError`, a restart
+would end with the same error. The run therefore stops, and the message is shown once.
 """
 
 import json
@@ -25,7 +25,7 @@ from flap.core.errors import UserError
 
 
 class _Agent(LocalElasticAgent):
-    """Looks for the message of a failed worker before it starts anything again."""
+    """Stops the run, instead of restarting it, if a failed worker left a message."""
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result = super()._monitor_workers(worker_group)
@@ -37,14 +37,15 @@ class _Agent(LocalElasticAgent):
 
 
 def run(arguments: list[str]) -> None:
-    """`torchrun ARGUMENTS…`, to its end.
+    """Run `torchrun ARGUMENTS…` and wait for its end.
 
     Raises:
-        UserError: a worker's own message, or why the workers or nodes could not go on.
+        UserError: a worker's message, or the reason why the workers or nodes could not continue.
     """
-    # The store that agents share keeps the addresses of dead workers, and new ones call those.
+    # A store shared between agents keeps the addresses of dead workers; new workers would connect
+    # to these addresses.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    vars(api)["LocalElasticAgent"] = _Agent  # torchrun has no option for it
+    vars(api)["LocalElasticAgent"] = _Agent  # torchrun has no option for the agent class
     try:
         torchrun.run(torchrun.parse_args(arguments))
     except SignalException as error:

@@ -1,8 +1,8 @@
-"""One more node for a training run: the command of the stage `pretrain`, as dvc.yaml has it.
+"""Join a training run as a further node, with the command of the stage `pretrain` in dvc.yaml.
 
     FLAP_NNODES=2 FLAP_HEAD=10.0.0.1:29400 python -m pipeline.launch.join
 
-The first node runs `dvc repro` with the same variables, and all share the project's folder.
+The first node runs `dvc repro` with the same variables. All nodes share the project's folder.
 `python -m pipeline.launch --help` lists the variables.
 """
 

@@ -1,19 +1,20 @@
-"""The environment → torchrun, on one node or several, or Ray Train, on a cluster.
+"""Start training with torchrun, on one or several nodes, or with Ray Train on a cluster.
 
-Topology changes no result, so it comes from the environment and not from params.yaml:
+The topology changes no result, so it comes from the environment and not from params.yaml:
 
     FLAP_LAUNCHER      torchrun (default) or ray
-    FLAP_NPROC         processes on this node (default: one a GPU, or one)
-    FLAP_NNODES        nodes (default 1), or min:max; the same on all
-    FLAP_HEAD          host:port of the first node, where the others join it
-    FLAP_INTERFACE     network interface or address to train over (default: towards FLAP_HEAD)
-    FLAP_MAX_RESTARTS  how often workers start again after one died (default 5)
+    FLAP_NPROC         processes on this node (default: one for each GPU, or one)
+    FLAP_NNODES        number of nodes (default 1), or min:max; the same on each node
+    FLAP_HEAD          host:port of the first node
+    FLAP_INTERFACE     network interface or its address (default: the one towards FLAP_HEAD)
+    FLAP_MAX_RESTARTS  how often all workers restart after one died (default 5)
 
-The first node runs this, by `dvc repro`; the others run `make join`. In a Slurm step of several
-nodes, FLAP_NNODES and FLAP_HEAD are Slurm's unless they are set.
+`dvc repro` starts this module on the first node; the other nodes run `make join`. In a Slurm step
+of several nodes, FLAP_NNODES and FLAP_HEAD default to Slurm's values.
 
-Ray has its nodes already: with FLAP_LAUNCHER=ray, FLAP_NPROC counts the processes on all of the
-cluster at RAY_ADDRESS (default: one a GPU of it, or one); without it, a cluster is started here.
+With FLAP_LAUNCHER=ray, the nodes are those of the cluster at RAY_ADDRESS. Without RAY_ADDRESS, a
+cluster is started on this machine. FLAP_NPROC is then the number of processes on the whole cluster
+(default: one for each GPU, or one).
 """
 
 import os
@@ -28,19 +29,20 @@ from flap.core.processes import exit_with_parent
 from flap.training import RENDEZVOUS_FOLDER
 from pipeline.launch.topology import Topology, topology
 
-_WAIT_SECONDS = 600  # for the head to begin, and for all nodes to come
-_RESTARTS = "5"  # on two nodes, one death can take two or three: each notices by itself
+_WAIT_SECONDS = 600  # for the first node to start, and for all nodes to join
+_RESTARTS = "5"  # on two nodes, one death can cost two or three: each node detects it separately
 
 
 def command(
     module: str, arguments: list[str], environ: Mapping[str, str], node: Topology, folder: str
 ) -> list[str]:
-    """The arguments of torchrun for `python -m module arguments` on this node.
+    """Arguments of torchrun that run `python -m module arguments` on this node.
 
     Args:
-        folder: a private one for torchrun's files.
+        folder: a private folder for torchrun's files.
     """
-    # torchrun unpickles what it finds at the endpoint. A port would be open to the network.
+    # torchrun unpickles data from the endpoint, and a port would be open to the network: on one
+    # node, the endpoint is a private file.
     endpoint, conf = f"{folder}/rendezvous", "store_type=file"
     if node.head:
         endpoint = node.head
@@ -64,36 +66,39 @@ def command(
 
 
 def launch(module: str, arguments: list[str], *, joins: bool = False) -> None:
-    """Run `python -m module arguments` on this node's ranks; `joins` another node's run or leads.
+    """Run `python -m module arguments` in each rank of this node.
+
+    Args:
+        joins: join the run of another node instead of leading a run.
 
     Raises:
-        UserError: a variable is missing or wrong, or the run could not go on.
+        UserError: a variable is missing or wrong, or the run could not continue.
     """
     exit_with_parent()
     chosen = os.environ.get("FLAP_LAUNCHER") or "torchrun"
     if chosen == "torchrun":
-        _by_torchrun(module, arguments, joins=joins)
+        _launch_torchrun(module, arguments, joins=joins)
     elif chosen == "ray":
-        _by_ray(module, arguments, joins=joins)
+        _launch_ray(module, arguments, joins=joins)
     else:
         raise UserError(f"FLAP_LAUNCHER={chosen}: expected one of torchrun, ray")
 
 
-def _by_torchrun(module: str, arguments: list[str], *, joins: bool) -> None:
+def _launch_torchrun(module: str, arguments: list[str], *, joins: bool) -> None:
     node = topology(os.environ, joins=joins)
     with TemporaryDirectory(prefix="flap-") as folder:
         torchrun = command(module, arguments, os.environ, node, folder)
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(variable, node.interface.name)
 
-        from pipeline.launch.elastic import run  # torch loads after --help and errors
+        from pipeline.launch.elastic import run  # late, because torch is slow to import
 
         if node.head is None:
             os.environ[RENDEZVOUS_FOLDER] = folder
         run(torchrun)
 
 
-def _by_ray(module: str, arguments: list[str], *, joins: bool) -> None:
+def _launch_ray(module: str, arguments: list[str], *, joins: bool) -> None:
     if joins:
         raise UserError("FLAP_LAUNCHER=ray: nodes join Ray's cluster, by `ray start`, not a run")
     for variable in ("FLAP_NNODES", "FLAP_HEAD"):

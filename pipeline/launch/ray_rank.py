@@ -1,8 +1,8 @@
-"""What Ray Train runs in each of its workers: a rank, as a process of its own.
+"""One rank of a run on Ray Train. Each Ray worker starts its rank as a separate process.
 
-Ray worker       run_rank: tells the ranks where they meet, forwards what its rank prints
+Ray worker       run_rank: gives the rank its rendezvous, forwards the output of the rank
 └─ supervisor    ends the rank if Ray kills the worker
-   └─ rank       the stage, as under torchrun: the same environment, the same exit codes
+   └─ rank       the stage, with the environment and the exit codes of torchrun
 """
 
 import json
@@ -27,20 +27,21 @@ from flap.core.processes import SIGNALLED, supervised
 from flap.training import RENDEZVOUS_FOLDER
 from pipeline.launch.topology import interface
 
-# A rank whose peer left with a message to the user fails before that peer has ended and told it.
+# If a rank ends with a `UserError`, its peers can fail before that message has arrived. A failed
+# worker waits for this time, so that the message comes first.
 _SETTLE_SECONDS = 5.0
 _CHUNK_BYTES = 2**16
 
 
 class RankFailed(Exception):
-    """A rank ended without having finished; Ray Train starts all again."""
+    """A rank did not finish; Ray Train restarts all ranks."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What each rank runs: `python -m module arguments` in the folder `project`.
+    """The command of each rank: `python -m module arguments` in the folder `project`.
 
-    `environ` is the launcher's; what a machine sets itself wins there.
+    `environ` is the environment of the launcher. Variables that a machine sets itself override it.
     """
 
     module: str
@@ -49,24 +50,24 @@ class Stage:
     environ: dict[str, str]
 
 
-def run_rank(told: Mapping[str, Any]) -> None:
-    """Run a rank to its end; Ray Train calls this in each of its workers.
+def run_rank(config: Mapping[str, Any]) -> None:
+    """Run a rank and wait for its end. Ray Train calls this function in each of its workers.
 
     Args:
-        told: `stage`, and the `queue` that gets the rank's output as bytes, its `UserError`, and
-            as text how it failed.
+        config: `stage`, and `queue`, which receives the output of the rank as bytes, its
+            `UserError`, and its failure as text.
 
     Raises:
-        RankFailed: the rank died, or ended by an error that is not the user's.
+        RankFailed: the rank died, or ended with another error than a `UserError`.
     """
-    stage, queue = told["stage"], told["queue"]
+    stage, queue = config["stage"], config["queue"]
     try:
         code = _run(stage, queue)
-    except UserError as error:  # raised, it would have all begin again
+    except UserError as error:  # raising it would make Ray Train restart all ranks
         queue.put(error)
         return
     if code:
-        failure = f"failed ({_name(code)})"
+        failure = f"failed ({_describe(code)})"
         queue.put(f"rank {get_context().get_world_rank()} {failure}")
         if code < SIGNALLED:
             time.sleep(_SETTLE_SECONDS)
@@ -74,9 +75,9 @@ def run_rank(told: Mapping[str, Any]) -> None:
 
 
 def _run(stage: Stage, queue: Any) -> int:
-    """The exit code of the rank, which for signal n is 128 + n."""
+    """Run the rank; its exit code is 128 + n after signal n."""
     context = get_context()
-    folder = mkdtemp(dir=Path.cwd())  # Ray Train gives the run a folder on each machine
+    folder = mkdtemp(dir=Path.cwd())  # the working directory is Ray Train's folder for this run
     message = Path(folder, "message")
     numbers = {
         "RANK": context.get_world_rank(),
@@ -85,7 +86,7 @@ def _run(stage: Stage, queue: Any) -> int:
         "LOCAL_WORLD_SIZE": context.get_local_world_size(),
     }
     own = dict(os.environ)
-    own.pop("OMP_NUM_THREADS", None)  # set by Ray, for the one core that it counts a rank as
+    own.pop("OMP_NUM_THREADS", None)  # Ray sets 1, because it counts a rank as one core
     threads = {"OMP_NUM_THREADS": "1"} if context.get_local_world_size() > 1 else {}  # as torchrun
     environ = threads | stage.environ | own
     environ = _network(context, environ, folder) | {
@@ -109,18 +110,19 @@ def _run(stage: Stage, queue: Any) -> int:
 
 
 def _network(context: Any, environ: dict[str, str], folder: str) -> dict[str, str]:
-    """`environ` with the interface to train over, and where the ranks meet: all at one place.
+    """`environ` with the network interface and the rendezvous, which all ranks get from rank 0.
 
-    On one machine that is a file in rank 0's `folder`; a port would be open to all.
+    On one machine, the rendezvous is a file in rank 0's `folder`, because a port would be open to
+    other users. On several machines, the rendezvous is an address and a port of rank 0.
 
     Raises:
-        UserError: `FLAP_INTERFACE` is none of this machine's.
+        UserError: this machine has no interface `FLAP_INTERFACE`.
     """
     is_one_machine = context.get_local_world_size() == context.get_world_size()
     own = interface(environ, "127.0.0.1" if is_one_machine else _node_address(), 0)
-    place = {RENDEZVOUS_FOLDER: folder} if is_one_machine else _endpoint(own.address)
+    rendezvous = {RENDEZVOUS_FOLDER: folder} if is_one_machine else _endpoint(own.address)
     names = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), own.name)
-    return names | environ | broadcast_from_rank_zero(place)
+    return names | environ | broadcast_from_rank_zero(rendezvous)
 
 
 def _node_address() -> str:
@@ -136,5 +138,5 @@ def _endpoint(address: str) -> dict[str, str]:
         return {"MASTER_ADDR": address, "MASTER_PORT": str(probe.getsockname()[1])}
 
 
-def _name(code: int) -> str:
+def _describe(code: int) -> str:
     return signal.Signals(code - SIGNALLED).name if code > SIGNALLED else f"exit code {code}"

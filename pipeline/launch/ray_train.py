@@ -1,8 +1,9 @@
-"""Ray Train, with output and errors for people.
+"""Ray Train, with the output of the ranks and readable errors.
 
-Ray places the ranks on its cluster, watches them, and begins all again when one has died. Our
-own checkpoints, in the folder that all machines share, say where they go on. A rank that ends
-with a message to the user would end so again: the run is over, and the message is shown once.
+Ray places the ranks on its cluster, watches them, and restarts all ranks if one dies. The ranks
+resume from FLAP's checkpoints in the project's folder, which all machines share. If a rank ends
+with a `UserError`, a restart would end with the same error. The run therefore stops, and the
+message is shown once.
 """
 
 import os
@@ -25,13 +26,13 @@ from flap.core.errors import UserError, first_line
 from flap.core.processes import exit_on_sigterm
 from pipeline.launch.ray_rank import RankFailed, Stage, run_rank
 
-_WAIT_SECONDS = 600  # for room on the cluster, over the whole run
+_WAIT_SECONDS = 600  # for free resources on the cluster, over all restarts
 _POLL_SECONDS = 0.2
 _AGAIN = "run again to go on from the last checkpoint"
 
 
 class _Backend(Backend):
-    """No process group, which is the rank's own affair; GPUs are counted by LOCAL_RANK."""
+    """Starts no process group, because each rank does. A rank selects its GPU by LOCAL_RANK."""
 
     share_cuda_visible_devices = True
 
@@ -42,8 +43,8 @@ class _BackendConfig(BackendConfig):
         return _Backend
 
 
-class _Deaths(UserCallback):
-    """Tells of Ray workers that are gone; others have told of their ranks themselves."""
+class _LostWorkers(UserCallback):
+    """Reports Ray workers that died. A live worker reports the failure of its rank itself."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -58,32 +59,33 @@ def run(stage: Stage, address: str, ranks: int | None, restarts: int) -> None:
     """Run a stage's ranks on a cluster.
 
     Args:
-        address: the cluster's; `local` for one that is started here.
-        ranks: how many; None for one a GPU of the cluster, or one.
-        restarts: how often all begin again after one died.
+        address: address of the cluster; `local` starts a cluster on this machine.
+        ranks: number of ranks; None: one for each GPU of the cluster, or one.
+        restarts: how often all ranks restart after one died.
 
     Raises:
-        UserError: a rank's own message, or why the ranks could not go on.
+        UserError: a rank's message, or the reason why the ranks could not continue.
     """
     with TemporaryDirectory(prefix="flap-") as folder, _cluster(address, ranks):
-        exit_on_sigterm()  # Ray's own handler aborts us and leaves Ray's processes behind
+        exit_on_sigterm()  # Ray's own handler aborts this process and leaves Ray's processes behind
         gpus = int(ray.cluster_resources().get("GPU", 0))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         failures = FailureConfig(max_failures=restarts, controller_failure_limit=restarts)
-        # Its annotations are of the first Ray Train, whose classes have fewer fields.
+        # Any, because the annotations of the trainer name the classes of Ray Train v1, which have
+        # fewer fields.
         configs: dict[str, Any] = {
             "scaling_config": ScalingConfig(num_workers=ranks or gpus or 1, use_gpu=gpus > 0),
-            # The folder is for checkpoints of Ray's, of which there are none.
+            # Ray's checkpoints would go to this folder; FLAP writes none of them.
             "run_config": RunConfig(
-                storage_path=folder, failure_config=failures, callbacks=[_Deaths(queue)]
+                storage_path=folder, failure_config=failures, callbacks=[_LostWorkers(queue)]
             ),
         }
-        told = {"stage": stage, "queue": queue}
+        rank_config = {"stage": stage, "queue": queue}
         trainer = DataParallelTrainer(
-            run_rank, train_loop_config=told, backend_config=_BackendConfig(), **configs
+            run_rank, train_loop_config=rank_config, backend_config=_BackendConfig(), **configs
         )
-        # In a process of its own, for in ours Ray would have Ctrl-C end in success.
+        # A separate process: in this one, Ray would turn Ctrl-C into a success.
         fit = ray.remote(_fit).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
         training = fit.remote(trainer, _WAIT_SECONDS // (restarts + 1))
         try:
@@ -95,7 +97,7 @@ def run(stage: Stage, address: str, ranks: int | None, restarts: int) -> None:
 
 
 def _cluster(address: str, ranks: int | None) -> Any:
-    """A context manager: we are connected, and with its end everything of ours ends there."""
+    """A context manager that connects to the cluster; its end also ends what we started there."""
     init = partial(ray.init, include_dashboard=False, log_to_driver=False)
     if address == "local":
         return init(address, num_cpus=ranks or 1)
@@ -105,13 +107,13 @@ def _cluster(address: str, ranks: int | None) -> Any:
         raise UserError(f"RAY_ADDRESS={address}: {first_line(error)}") from None
 
 
-def _fit(trainer: DataParallelTrainer, room_seconds: int) -> str | None:
-    """Train to the end; or why the run could not go on.
+def _fit(trainer: DataParallelTrainer, resource_seconds: int) -> str | None:
+    """Train to the end; returns the reason if the run could not continue.
 
     Args:
-        room_seconds: how long one try may wait for room on the cluster.
+        resource_seconds: how long one start may wait for free resources on the cluster.
     """
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(room_seconds)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(resource_seconds)
     try:
         trainer.fit()
     except ControllerError as error:
@@ -123,14 +125,14 @@ def _fit(trainer: DataParallelTrainer, room_seconds: int) -> str | None:
 
 
 def _follow(training: Any, queue: Queue) -> None:
-    """Show what the ranks tell, until the run is over."""
-    is_over = False
-    while not is_over:
-        is_over = bool(ray.wait([training], timeout=_POLL_SECONDS)[0])
-        for told in queue.get_nowait_batch(queue.qsize()):
-            if isinstance(told, UserError):
-                raise told
-            output = told if isinstance(told, bytes) else f"\n{told}\n".encode()
+    """Print the messages of the ranks until the run ends."""
+    has_ended = False
+    while not has_ended:
+        has_ended = bool(ray.wait([training], timeout=_POLL_SECONDS)[0])
+        for message in queue.get_nowait_batch(queue.qsize()):
+            if isinstance(message, UserError):
+                raise message
+            output = message if isinstance(message, bytes) else f"\n{message}\n".encode()
             sys.stdout.buffer.write(output)
             sys.stdout.flush()
     if problem := ray.get(training):

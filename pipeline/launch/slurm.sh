@@ -1,10 +1,10 @@
 #!/bin/bash
-# The whole graph on a Slurm cluster whose nodes share this folder, with its .venv:
+# Run the whole graph on a Slurm cluster. The nodes share this folder with its .venv:
 #
 #   sbatch --nodes=4 --gpus-per-node=8 --time=2-00 pipeline/launch/slurm.sh
 #
-# Options given to sbatch win over those below. A job that is killed or preempted goes on, when
-# it is queued again, from its finished shards or its last checkpoint.
+# Options of sbatch override those below. A job that was killed or preempted and is queued again
+# resumes from its finished shards or its last checkpoint.
 #SBATCH --job-name=flap
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -15,9 +15,10 @@ set -euo pipefail
 cd "$SLURM_SUBMIT_DIR"
 export PATH="$PWD/.venv/bin:$PATH"
 
-dvc repro audit tagger captions # what training needs, on the first node
+dvc repro audit tagger captions # the inputs of training, on the first node
 if ! dvc status --quiet pretrain; then
-  # One launcher a node finds the others by Slurm's variables; only the first goes through DVC.
+  # srun starts one launcher on each node. Slurm's variables connect the launchers. Only the first
+  # launcher runs under DVC.
   # shellcheck disable=SC2016
   srun --ntasks-per-node=1 bash -c '
     if [ "$SLURM_NODEID" = 0 ]; then exec dvc repro --single-item pretrain; fi

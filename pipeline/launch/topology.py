@@ -1,4 +1,4 @@
-"""Which nodes train together, and over which network: from `FLAP_…`, or from Slurm's variables."""
+"""The nodes of a training run and their network, from the variables `FLAP_…` or from Slurm."""
 
 import ipaddress
 import re
@@ -21,10 +21,13 @@ class Interface:
 
 @dataclass(frozen=True)
 class Topology:
-    """One node of a training run.
+    """The position of this machine in a training run.
 
-    `nodes` is their number, or min:max; `head` is host:port of the first node, where all meet,
-    None where there is only one; `is_head` says that this is it.
+    Attributes:
+        nodes: number of nodes, or min:max.
+        head: host:port of the first node; None if there is only one node.
+        is_head: whether this machine is the first node.
+        interface: the network interface for training.
     """
 
     nodes: str
@@ -34,10 +37,10 @@ class Topology:
 
 
 def topology(environ: Mapping[str, str], *, joins: bool = False) -> Topology:
-    """What `FLAP_NNODES`, `FLAP_HEAD` and `FLAP_INTERFACE` say; under srun, Slurm sets the rest.
+    """Read `FLAP_NNODES`, `FLAP_HEAD` and `FLAP_INTERFACE`; under srun, Slurm gives the defaults.
 
     Args:
-        joins: this node joins a run that another one leads.
+        joins: this node joins the run of another node.
 
     Raises:
         UserError: a variable is missing or wrong; the message names it.
@@ -62,7 +65,7 @@ def topology(environ: Mapping[str, str], *, joins: bool = False) -> Topology:
 
 
 def _slurm(environ: Mapping[str, str]) -> dict[str, str]:
-    """A step of several nodes, as srun describes it to each task; a batch script is no step."""
+    """`FLAP_NNODES` and `FLAP_HEAD` of an srun step of several nodes; empty in a batch script."""
     nodes = environ.get("SLURM_STEP_NUM_NODES", "1")
     if nodes == "1":
         return {}
@@ -70,36 +73,36 @@ def _slurm(environ: Mapping[str, str]) -> dict[str, str]:
         raise UserError("srun: start one task a node: --ntasks-per-node=1, and FLAP_NPROC")
     first = re.match(r"[^\[,]+(\[\d+)?", environ["SLURM_STEP_NODELIST"])  # n[07-09,12],m3 → n07
     assert first
-    port = 20000 + int(environ["SLURM_JOB_ID"]) % 10000  # jobs that share a node meet apart
+    port = 20000 + int(environ["SLURM_JOB_ID"]) % 10000  # differs between jobs on a node
     return {"FLAP_NNODES": nodes, "FLAP_HEAD": f"{first[0].replace('[', '')}:{port}"}
 
 
 def interface(environ: Mapping[str, str], host: str, port: int) -> Interface:
-    """The one that `FLAP_INTERFACE` names, by name or address, or else the one towards `host`.
+    """The interface with the name or address `FLAP_INTERFACE`; default: the one towards `host`.
 
     Raises:
-        UserError: there is none of that name or address, or no way to `host`.
+        UserError: no interface has that name or address, or `host` cannot be reached.
     """
-    own = [
+    found = [
         Interface(name, address.address)
         for name, addresses in psutil.net_if_addrs().items()
         for address in addresses
         if address.family in (socket.AF_INET, socket.AF_INET6)
     ]
     wanted = environ.get("FLAP_INTERFACE") or _address_towards(host, port)
-    for one in own:
-        if wanted in (one.name, one.address):
-            return one
-    names = ", ".join(f"{one.name} ({one.address})" for one in own)
+    for candidate in found:
+        if wanted in (candidate.name, candidate.address):
+            return candidate
+    names = ", ".join(f"{each.name} ({each.address})" for each in found)
     raise UserError(f"FLAP_INTERFACE: no {wanted} on this machine; choose one of {names}")
 
 
 def _address_towards(host: str, port: int) -> str:
-    """Our address on the way to `host`."""
+    """The address of this machine on the route to `host`."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.connect(address)  # of a datagram socket: looks up the route, sends nothing
+            probe.connect(address)  # a datagram socket looks up the route and sends nothing
             found = str(probe.getsockname()[0])
     except OSError as error:
         raise UserError(f"FLAP_HEAD: {host} cannot be reached: {error.strerror}") from None
