@@ -20,7 +20,7 @@ from pipeline.code import main, stage_names
 
 ROOT = Path(__file__).parents[1]
 STAGES = [stage for stage in read_params(ROOT / "dvc.yaml")["stages"] if stage != "code"]
-MASKING = {"flops", "page", "pretrain", "report", "tagger", "variant"}  # evaluation has no masks
+MASKING = {"flops", "page", "pretrain", "tagger"}  # evaluation has no masks
 
 
 def append(text: str) -> Callable[[str], str]:

@@ -28,7 +28,7 @@ from flap.mels.reader import MelReader
 from flap.mels.remote_rows import fetch_rows
 from flap.mels.shard_copies import ShardCopy, shard_copy
 from flap.mels.stubs import mel_versions, mels_from_environment
-from flap.model.windows import SpecAugment
+from flap.model.config import SpecAugment
 from flap.training.batches import Batch, WindowSampler, read_batches
 from flap.training.order import MicroBatches, PairOrder
 from flap.training.prefetch import with_prefetch

@@ -11,10 +11,8 @@ from small_models import ENCODER, generator, mels
 
 from flap.core.errors import UserError
 from flap.model.audio_encoder import AudioEncoder, pool, visible_tokens
+from flap.model.config import Mask1D, Mask2D, NoMask
 from flap.model.masking import (
-    Mask1D,
-    Mask2D,
-    NoMask,
     check_mask,
     draw_mask,
     kept_tokens,

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flap.model.config import SpecAugment
 from flap.model.windows import (
-    SpecAugment,
     Window,
     crop_or_pad,
     fusion_window,

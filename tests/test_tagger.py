@@ -18,10 +18,8 @@ from flap.core.audioset import display_names
 from flap.core.errors import UserError
 from flap.mels.clips import check_front_end, usable_clips
 from flap.model.audio_encoder import AudioEncoder
-from flap.model.config import EncoderConfig, WeightsConfig
-from flap.model.masking import Mask2D
+from flap.model.config import EncoderConfig, Mask2D, SpecAugment, WeightsConfig
 from flap.model.tagger import Tagger, save_tagger
-from flap.model.windows import SpecAugment
 from flap.tagger.build import build
 from flap.tagger.config import TaggerConfig
 from flap.tagger.evaluate import mean_average_precision, predict

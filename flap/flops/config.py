@@ -3,7 +3,7 @@
 from pydantic import PositiveInt
 
 from flap.core.config import Section
-from flap.model.masking import Ratio
+from flap.model.config import Ratio
 
 
 class FlopsConfig(Section):

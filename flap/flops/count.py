@@ -12,8 +12,8 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 
 from flap.model.audio_encoder import AudioEncoder
-from flap.model.config import EncoderConfig
-from flap.model.masking import Mask1D, Mask2D, NoMask, check_mask, draw_mask, kept_tokens
+from flap.model.config import EncoderConfig, Mask1D, Mask2D, NoMask
+from flap.model.masking import check_mask, draw_mask, kept_tokens
 
 
 def encoder_gflops(encoder: AudioEncoder, batch: int, keep_1K: torch.Tensor | None) -> float:

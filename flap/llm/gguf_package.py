@@ -8,6 +8,9 @@ are therefore copied to a new model of the same architecture.
 import hashlib
 import importlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,13 @@ def convert_package(config: LlmConfig, folder: Path) -> None:
 
 def save_gguf(gguf_file: Path, folder: Path) -> None:
     """Write a GGUF language model to `folder`: config, bf16 safetensors, tokenizer."""
+    with _parsed_once():
+        save_model(gguf_file, folder)
+        save_tokenizer(gguf_file, folder)
+
+
+def save_model(gguf_file: Path, folder: Path) -> None:
+    """Write config and bf16 safetensors of a GGUF file to `folder`."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -53,7 +63,6 @@ def save_gguf(gguf_file: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(quantised.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
-    save_tokenizer(gguf_file, folder)
 
 
 def save_tokenizer(gguf_file: Path, folder: Path) -> None:
@@ -75,6 +84,22 @@ def save_tokenizer(gguf_file: Path, folder: Path) -> None:
     special = {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name)}
     # This class saves the backend unchanged; the model's tokenizer class would rebuild it.
     PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """In the block, transformers parses a GGUF file once: it asks for config, weights, tokenizer.
+
+    Parsing takes about as long as all the rest of the conversion.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 def _import_package(config: LlmConfig) -> Any:

@@ -1,10 +1,14 @@
-"""Sections `encoder` and `model` of params.yaml, and the `weights` of other sections."""
+"""Sections `encoder` and `model` of params.yaml; masks and weights of other sections."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from flap.core.config import Section
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Grid = tuple[int, int]
+"""Number of patches along time and along frequency."""
 
 
 class EncoderConfig(Section):
@@ -27,8 +31,7 @@ class EncoderConfig(Section):
         return self
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Number of patches along time and along frequency."""
+    def grid(self) -> Grid:
         return self.clip_frames // self.patch, self.n_mels // self.patch
 
 
@@ -89,6 +92,32 @@ class ModelConfig(Section):
     embedding: PositiveInt
     initial_temperature: float
     max_logit_scale: float
+
+
+class NoMask(Section):
+    kind: Literal["none"]
+
+
+class Mask1D(Section):
+    kind: Literal["1d"]
+    ratio: Ratio
+
+
+class Mask2D(Section):
+    kind: Literal["2d"]
+    time_ratio: Ratio
+    freq_ratio: Ratio
+    members: Literal["independent", "shared"]  # drawn per time step, or once per clip
+
+
+MaskConfig = Annotated[NoMask | Mask1D | Mask2D, Field(discriminator="kind")]
+
+
+class SpecAugment(Section):
+    """Largest widths of the stripes that SpecAugment sets to zero; 0 for no stripe."""
+
+    max_frames: NonNegativeInt
+    max_bins: NonNegativeInt
 
 
 class WeightsConfig(Section):

@@ -6,35 +6,10 @@ n_freq consecutive tokens. A ratio is the share of tokens removed along a dimens
 kept is truncated: 512 tokens at 0.4 keep 307, a 64 x 8 grid at 0.2/0.2 keeps 51 · 6 = 306.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 
-from flap.core.config import Section
 from flap.core.errors import UserError
-
-Ratio = Annotated[float, Field(ge=0, lt=1)]
-Grid = tuple[int, int]
-
-
-class NoMask(Section):
-    kind: Literal["none"]
-
-
-class Mask1D(Section):
-    kind: Literal["1d"]
-    ratio: Ratio
-
-
-class Mask2D(Section):
-    kind: Literal["2d"]
-    time_ratio: Ratio
-    freq_ratio: Ratio
-    members: Literal["independent", "shared"]  # drawn per time step, or once per clip
-
-
-MaskConfig = Annotated[NoMask | Mask1D | Mask2D, Field(discriminator="kind")]
+from flap.model.config import Grid, Mask1D, Mask2D, NoMask
 
 
 def n_kept(n: int, ratio: float) -> int:

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt
 
-from flap.core.config import Section
+from flap.model.config import SpecAugment
 
 Draw = Callable[[], float]  # returns the position 0 ≤ p < 1 of a crop
-
-
-class SpecAugment(Section):
-    """Largest widths of the stripes that SpecAugment sets to zero; 0 for no stripe."""
-
-    max_frames: NonNegativeInt
-    max_bins: NonNegativeInt
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from flap.core.config import Section
-from flap.model.config import WeightsConfig
-from flap.model.masking import MaskConfig
-from flap.model.windows import SpecAugment
+from flap.model.config import MaskConfig, SpecAugment, WeightsConfig
 
 CaptionSource = Literal["original", "enriched", "both", "none"]  # none: only reconstruction
 

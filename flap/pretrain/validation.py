@@ -9,9 +9,10 @@ import torch
 from scipy.sparse import csr_array
 
 from flap.mels.reader import MelReader
+from flap.model.config import Mask1D, Mask2D, NoMask
 from flap.model.flap import FlapModel
 from flap.model.loss import contrastive_loss
-from flap.model.masking import Mask1D, Mask2D, NoMask, draw_mask
+from flap.model.masking import draw_mask
 from flap.model.saved import SavedFlap
 from flap.model.windows import middle_windows
 from flap.pretrain.inputs import InputBuilder

@@ -5,9 +5,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 from flap.core.config import Section
-from flap.model.config import WeightsConfig
-from flap.model.masking import MaskConfig
-from flap.model.windows import SpecAugment
+from flap.model.config import MaskConfig, SpecAugment, WeightsConfig
 
 
 class TaggerConfig(Section):

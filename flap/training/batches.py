@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from flap.core.errors import UserError
 from flap.mels.reader import MelReader
-from flap.model.windows import SpecAugment, Window, WindowBatch, make_window, spec_augment, stack
+from flap.model.config import SpecAugment
+from flap.model.windows import Window, WindowBatch, make_window, spec_augment, stack
 from flap.training.order import MicroBatches, Pair
 from flap.training.prefetch import with_prefetch
 
