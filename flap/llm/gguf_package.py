@@ -94,12 +94,12 @@ def _parsed_once() -> Iterator[None]:
     """
     import gguf
 
-    reader = gguf.GGUFReader
-    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    names, reader = vars(gguf), gguf.GGUFReader
+    names["GGUFReader"] = lru_cache(maxsize=1)(reader)  # transformers looks the name up each time
     try:
         yield
     finally:
-        gguf.GGUFReader = reader
+        names["GGUFReader"] = reader
 
 
 def _import_package(config: LlmConfig) -> Any:
