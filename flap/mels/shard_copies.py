@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -57,11 +58,14 @@ class ShardCopy:
         """Protect the copy from eviction by prefetching until the returned file is closed."""
         return share(self._stub)
 
-    def fetch(self, *, evict_shared: bool = False) -> bool:
+    def fetch(
+        self, *, evict_shared: bool = False, on_reserved: Callable[[], None] = lambda: None
+    ) -> bool:
         """Download the copy if it is missing; wait if another process is downloading it.
 
         Args:
             evict_shared: wait until there is space, and take it from copies in use, too.
+            on_reserved: called as soon as the copy has its space, before the download.
 
         Returns:
             False if there is not enough space now.
@@ -74,12 +78,14 @@ class ShardCopy:
             part.unlink(missing_ok=True)  # of a process that was killed
             if self.path.exists():
                 os.utime(self.path)
+                on_reserved()
                 return True
             size = self._remote.size
             while not reserve(self._cache, part, size, evict_shared=evict_shared):
                 if not evict_shared:
                     return False
                 time.sleep(_WAIT_SECONDS)
+            on_reserved()
             try:
                 with_retries(self._remote.url, lambda: self._download(part))
                 part.replace(self.path)

@@ -7,6 +7,7 @@ the window in use and the next one. If a copy is late, the reader fetches the sh
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import IO
 
 import numpy as np
@@ -69,6 +70,9 @@ class _Prefetcher:
         self._reached, self._planned, self._stopped = 0, 0, False
         self._last: dict[str, int] = {}  # shard → the last planned batch that reads it
         self._holds: dict[str, IO[bytes]] = {}
+        # Shards without space yet, in the order of the plan. A later shard must not take the space
+        # of an earlier one.
+        self._queue: dict[str, None] = {}
         self._changed = threading.Condition()
         for _ in range(_THREADS):
             threading.Thread(target=self._run, daemon=True).start()
@@ -80,6 +84,7 @@ class _Prefetcher:
             past = [path for path, last in self._last.items() if last < number]
             for path in past:
                 del self._last[path]
+                self._queue.pop(path, None)
                 if hold := self._holds.pop(path, None):
                     hold.close()
             self._changed.notify_all()
@@ -111,6 +116,7 @@ class _Prefetcher:
                 is_new = path not in self._last
                 self._last[path] = number
                 if is_new:
+                    self._queue[path] = None
                     return path
 
     def _has_capacity(self) -> bool:
@@ -120,18 +126,32 @@ class _Prefetcher:
     def _fetch(self, path: str) -> None:
         copy = shard_copy(path)
         assert copy
-        hold = copy.hold()
+        with self._changed:
+            if not self._is_needed(path):
+                return
+            self._holds[path] = copy.hold()  # `reach` closes it, also during the download
         try:
-            while self._is_needed(path) and not copy.fetch():
+            while self._wait_for_turn(path) and not copy.fetch(
+                on_reserved=partial(self._leave_queue, path)
+            ):
                 with self._changed:
                     self._changed.wait(_DISK_RETRY_SECONDS)
         except UserError:  # the reader of the shard tries again and reports the error
             pass
+        self._leave_queue(path)
+
+    def _wait_for_turn(self, path: str) -> bool:
+        """Wait until no earlier shard waits for space; whether the shard is still needed then."""
         with self._changed:
-            if self._is_needed(path) and path not in self._holds:
-                self._holds[path] = hold
-            else:
-                hold.close()
+            self._changed.wait_for(
+                lambda: path not in self._queue or next(iter(self._queue)) == path or self._stopped
+            )
+            return self._is_needed(path)
+
+    def _leave_queue(self, path: str) -> None:
+        with self._changed:
+            self._queue.pop(path, None)
+            self._changed.notify_all()
 
     def _is_needed(self, path: str) -> bool:
         return not self._stopped and path in self._last
