@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-import flap.core.code
+from flap.core import code
 from flap.core.code import LEFT_OUT, UNUSED_IMPORTS, import_closure, module_file, stage_code
 from flap.core.config import read_params
 from flap.core.work import fingerprint
@@ -75,7 +75,8 @@ def edit(project: Path, name: str) -> set[str]:
     file, change, stages = EDITS[name]
     path = project / file
     path.write_text(change(path.read_text()))
-    flap.core.code.forget()
+    for read in (code._tree, code.imports, code._data_files, code._hash_module):
+        read.cache_clear()  # files do not change under a stage, so the module never does this
     return stages
 
 

@@ -87,7 +87,7 @@ class CaptionsRun:
         return cls(ShardBuilder(requests, tags, cache, provenance), model, shards, work)
 
     def enrich(self) -> list[str]:
-        """Write all shards; returns lines about the requests for the log."""
+        """Write all shards, and return lines for the log about the requests."""
         dataset = self.work.out.name
         made_from = partial(_identity_of_inputs, self.builder.tags)
         lines = []
@@ -131,7 +131,7 @@ class CaptionsRun:
     async def _request(
         self, shards: Sequence[Path], endpoints: Endpoints, cache: CompletionCache
     ) -> str:
-        """Complete and write the shards; returns a line about the requests for the log."""
+        """Complete and write the shards, and return a line for the log about the requests."""
         requests = self.builder.requests
         made_from = partial(_identity_of_inputs, self.builder.tags)
         start = time.monotonic()

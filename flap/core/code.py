@@ -177,9 +177,3 @@ def _is_bare_string(node: Any) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
-
-
-def forget() -> None:
-    """Drop what was read of files, for a process that edits them."""
-    for function in (_tree, imports, _data_files, _hash_module):
-        function.cache_clear()

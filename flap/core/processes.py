@@ -80,7 +80,7 @@ class Children:
     def start(
         self, argv: Sequence[str], env: Mapping[str, str], output: int | IO[str] | None = None
     ) -> "subprocess.Popen[str]":
-        """Start `argv` with both streams to `output`, which is as stdout of Popen.
+        """Start `argv`; both of its streams go to `output`, the argument `stdout` of Popen.
 
         Raises:
             Stopped: `end` was called.

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 # Queries and candidates of a tile; on a CPU, a tile's scores fit in its cache.
 _TILE = {"cpu": (256, 4096), "cuda": (4096, 16384)}
-# A matrix product rounds its last columns otherwise if their number is no multiple of a power of 2.
+# Tiles are padded to a multiple of this width. Otherwise, on some CPUs, a matrix product rounds its
+# last columns differently, and equal embeddings get different scores.
 _COLUMNS = 64
 
 

@@ -141,7 +141,7 @@ class _Prefetcher:
         self._leave_queue(path)
 
     def _wait_for_turn(self, path: str) -> bool:
-        """Wait until no earlier shard waits for space; whether the shard is still needed then."""
+        """Wait until no earlier shard waits for space; return whether this one is needed."""
         with self._changed:
             self._changed.wait_for(
                 lambda: path not in self._queue or next(iter(self._queue)) == path or self._stopped
